@@ -1,0 +1,1 @@
+"""The invented pictures of the sample posts, drawn with Pillow."""

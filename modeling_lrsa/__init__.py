@@ -1,0 +1,23 @@
+"""LRSA for transformers: models. Importing registers them, and the processor, with the Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from processing import LRSAProcessor
+
+from .configuration_lrsa import LRSAConfig
+from .modeling_lrsa import LRSAForMABSA, LRSAModel, LRSAPreTrainedModel
+
+
+AutoConfig.register("lrsa", LRSAConfig, exist_ok=True)
+AutoModel.register(LRSAConfig, LRSAForMABSA, exist_ok=True)
+AutoProcessor.register(LRSAConfig, LRSAProcessor, exist_ok=True)
+
+__all__ = ["LRSAConfig", "LRSAForMABSA", "LRSAModel", "LRSAPreTrainedModel", "LRSATrainer"]
+
+
+def __getattr__(name):
+    if name == "LRSATrainer":
+        from .trainer import LRSATrainer
+
+        return LRSATrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,169 @@
+"""Configuration of LRSA models."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, BartConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+
+@strict
+class LRSAConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LRSAModel`] and [`LRSAForMABSA`]: LLM-generated rationales for multimodal aspect-based sentiment
+    analysis (arXiv 2505.14499) on top of a text model, an optional image side and a pointer decoder.
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`):
+            The text model: any encoder, or an encoder-decoder, which then brings its own decoder.
+        vision_config (`PreTrainedConfig` or `dict`, *optional*):
+            The vision model. `None` for text alone or precomputed region features.
+        num_image_tokens (`int`, *optional*):
+            Slots of the image block in front of the text, N_v. Needed with an image side.
+        image_feature_size (`int`, *optional*):
+            Width of one token of the vision model, or of one precomputed region feature. Needed with an image side.
+        freeze_vision (`bool`, *optional*, defaults to `True`):
+            Whether the vision model is left as it is: no gradients, running statistics unchanged.
+        num_fusion_layers (`int`, *optional*, defaults to 1):
+            Number of dual cross-attention blocks. 0 is the baseline, which takes no rationales.
+        fusion_position (`str`, *optional*, defaults to `"before"`):
+            `"before"`: one block in front of each of the first `num_fusion_layers` layers of the text encoder, so a single
+            one stands between embedding and encoder. `"after"`: all of them on the encoder's output.
+        fusion_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout on what the blocks add, and on their attention weights.
+        rationale_encoder (`str`, *optional*, defaults to `"frozen"`):
+            What encodes a rationale: `"frozen"`, a copy of the pre-trained text encoder that is never trained, whose states
+            can be computed once (`get_rationale_states`); `"shared"`, the text encoder itself.
+        image_rationale_reader (`str`, *optional*, defaults to `"text"`):
+            What reads the image rationale of a post without picture: `"text"`, the text stream, which then reads both
+            rationales in every post; `"queries"`, learned query tokens in the slots of the image block.
+        num_rationale_queries (`int`, *optional*, defaults to 8):
+            How many learned query tokens, with `image_rationale_reader="queries"`.
+        decoder_layers (`int`, *optional*, defaults to 3):
+            Layers of the fresh decoder of an encoder-only text model.
+        num_special_targets (`int`, *optional*, defaults to 2):
+            Target ids before the polarities: 0 BOS, 1 EOS and padding.
+        pointer_offset (`int`, *optional*):
+            Target id of text column 0. Defaults to `num_special_targets` plus the number of polarities.
+        end_points_to (`str`, *optional*, defaults to `"first"`):
+            Whether the end of a span is the `"first"` or the `"last"` sub-token of its last word.
+        pointer_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout on decoder states and on embeddings in the pointer head.
+        pointer_mlp_dropout (`float`, *optional*, defaults to 0.3):
+            Dropout inside the pointer head's projection of encoder states.
+    """
+
+    model_type = "lrsa"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bart"),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit", optional=True),
+    }
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    num_image_tokens: int | None = None
+    image_feature_size: int | None = None
+    freeze_vision: bool = True
+    num_fusion_layers: int = 1
+    fusion_position: Literal["before", "after"] = "before"
+    fusion_dropout: float | int = 0.1
+    rationale_encoder: Literal["frozen", "shared"] = "frozen"
+    image_rationale_reader: Literal["text", "queries"] = "text"
+    num_rationale_queries: int = 8
+    decoder_layers: int = 3
+    num_special_targets: int = 2
+    pointer_offset: int | None = None
+    end_points_to: Literal["first", "last"] = "first"
+    pointer_dropout: float | int = 0.1
+    pointer_mlp_dropout: float | int = 0.3
+    initializer_range: float = 0.02
+    use_cache: bool = True
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 1
+    pad_token_id: int | None = 1
+    decoder_start_token_id: int | None = 0
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = {0: "positive", 1: "neutral", 2: "negative"}
+            self.label2id = {label: i for i, label in self.id2label.items()}
+        super().__post_init__(**kwargs)
+        if self.pointer_offset is None:
+            self.pointer_offset = self.num_special_targets + self.num_labels
+        self._check()
+
+    def _check(self):
+        if self.pointer_offset < self.num_special_targets + self.num_labels:
+            raise ValueError(
+                f"pointer_offset={self.pointer_offset} leaves no room for {self.num_special_targets} special targets and "
+                f"{self.num_labels} polarities: it must be at least {self.num_special_targets + self.num_labels}."
+            )
+        if self.vision_config is not None or self.num_image_tokens or self.image_feature_size:
+            if not self.num_image_tokens or not self.image_feature_size:
+                raise ValueError(
+                    "An image side needs both `num_image_tokens` and `image_feature_size`. "
+                    "`LRSAForMABSA.from_text_vision_pretrained` measures them from the vision model."
+                )
+        layers = self.text_config.num_hidden_layers
+        if self.num_fusion_layers < 0 or (self.fusion_position == "before" and self.num_fusion_layers > layers):
+            raise ValueError(
+                f"num_fusion_layers={self.num_fusion_layers} must be between 0 and the {layers} layers of the text encoder."
+            )
+        if self.num_fusion_layers and self.image_rationale_reader == "queries":
+            if not 0 < self.num_rationale_queries <= (self.num_image_tokens or 0):
+                raise ValueError(
+                    f"image_rationale_reader='queries' needs an image block with at least num_rationale_queries="
+                    f"{self.num_rationale_queries} slots, and this one has {self.num_image_tokens or 0}. "
+                    "A model without image side takes image_rationale_reader='text'."
+                )
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the model has an image side, and with it an image block in front of the text."""
+        return bool(self.num_image_tokens)
+
+    @property
+    def max_text_length(self) -> int:
+        """Text columns that fit into the encoder beside the image block, special tokens included."""
+        positions = getattr(self.text_config, "max_position_embeddings", None) or 512
+        # RoBERTa and its kin spend the positions up to and including the padding index.
+        if self.text_config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text"):
+            positions -= self.text_config.pad_token_id + 1
+        return positions - (self.num_image_tokens or 0)
+
+    @property
+    def decoder_config(self) -> PreTrainedConfig:
+        """The text model's own configuration if it is an encoder-decoder, else that of the fresh BART-style decoder."""
+        if self.text_config.is_encoder_decoder:
+            return self.text_config
+        text = self.text_config
+        return BartConfig(
+            vocab_size=self.pointer_offset,
+            d_model=text.hidden_size,
+            encoder_layers=self.decoder_layers,
+            decoder_layers=self.decoder_layers,
+            encoder_attention_heads=text.num_attention_heads,
+            decoder_attention_heads=text.num_attention_heads,
+            encoder_ffn_dim=getattr(text, "intermediate_size", 4 * text.hidden_size),
+            decoder_ffn_dim=getattr(text, "intermediate_size", 4 * text.hidden_size),
+            max_position_embeddings=256,
+            activation_function="gelu",
+            dropout=0.1,
+            attention_dropout=0.1,
+            init_std=self.initializer_range,
+            pad_token_id=self.pad_token_id,
+            bos_token_id=self.bos_token_id,
+            eos_token_id=self.eos_token_id,
+            attn_implementation=self._attn_implementation,
+        )
+
+    def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
+        if decoder and not encoder:
+            return self.decoder_config.get_text_config(decoder=True)
+        return self.text_config
+
+
+__all__ = ["LRSAConfig"]

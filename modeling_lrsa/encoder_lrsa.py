@@ -1,0 +1,331 @@
+"""The LRSA encoder: text, picture and rationales in; states of [image block ; text] out."""
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import can_return_tuple
+
+from .configuration_lrsa import LRSAConfig
+from .fusion_lrsa import FuseBefore, FusionInputs, LRSADualCrossAttention, LRSAFusionLayer
+
+
+class LRSAPreTrainedModel(PreTrainedModel):
+    config: LRSAConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LRSAFusionLayer", "BartEncoderLayer", "BartDecoderLayer", "BertLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for module in model.modules():
+            if isinstance(module, LRSAEncoder):
+                module.freeze_parts()  # loading makes every parameter trainable
+        return loaded
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, LRSADualCrossAttention):
+            init.zeros_(module.gate)
+        elif isinstance(module, LRSAEncoder) and module.rationale_queries is not None:
+            init.normal_(module.rationale_queries, std=self.config.initializer_range)
+
+
+@dataclass
+class LRSAEncoderOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, image block + text, hidden)`):
+            States of the image block and the text.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*):
+            Embeddings and the output of each layer, of the same shape.
+        attentions (`tuple(torch.FloatTensor)`, *optional*):
+            Self-attention weights of each layer (batch, heads, source, source).
+        fusion_attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_fusion_attentions=True`):
+            Cross-attention weights of each fusion layer in turn: with an image side rationale ← image and
+            image ← rationale, then rationale ← text and text ← rationale; each (batch, heads, queries, keys).
+        source_mask (`torch.BoolTensor` of shape `(batch, image block + text)`):
+            True at source tokens that are there.
+        text_embeds (`torch.FloatTensor` of shape `(batch, text, hidden)`):
+            Token embeddings of the text.
+        pointer_mask (`torch.BoolTensor` of shape `(batch, text)`):
+            True at text columns that may be pointed at.
+        source_keys (`torch.FloatTensor` of shape `(batch, text, hidden)`, *optional*):
+            What the pointer head scores columns with, computed once by `generate`.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    fusion_attentions: tuple[torch.FloatTensor, ...] | None = None
+    source_mask: torch.BoolTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    pointer_mask: torch.BoolTensor | None = None
+    source_keys: torch.FloatTensor | None = None
+
+
+def text_encoder_of(text_model: PreTrainedModel) -> PreTrainedModel:
+    return text_model.get_encoder() if text_model.config.is_encoder_decoder else text_model
+
+
+def encoder_layers(text_model: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
+    """Returns the layers of a text encoder and the module that runs them."""
+    number = text_model.config.num_hidden_layers
+    for module in text_model.modules():
+        for child in module.children():
+            if isinstance(child, nn.ModuleList) and len(child) == number:
+                return child, module
+    raise ValueError(f"{type(text_model).__name__} has no list of {number} layers: use fusion_position='after'.")
+
+
+class LRSAEncoder(LRSAPreTrainedModel):
+    """Text encoder with an image block in front and dual cross-attention to the rationales."""
+
+    def __init__(
+        self,
+        config: LRSAConfig,
+        text_model: PreTrainedModel | None = None,
+        vision_model: PreTrainedModel | None = None,
+        rationale_model: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        self.text_model = text_model or text_encoder_of(AutoModel.from_config(config.text_config))
+        if getattr(self.text_model, "pooler", None) is not None:
+            self.text_model.pooler = None  # nothing reads it, and parameters without gradient stop DDP
+
+        hidden_size = config.text_config.hidden_size
+        self.vision_model = None
+        self.image_projection = None
+        if config.vision_config is not None:
+            self.vision_model = vision_model or AutoModel.from_config(config.vision_config)
+        if config.has_images:
+            self.image_projection = nn.Linear(config.image_feature_size, hidden_size)
+
+        self.rationale_model = None
+        self.rationale_queries = None
+        self.fusion = nn.ModuleList([LRSAFusionLayer(config) for _ in range(config.num_fusion_layers)])
+        if config.num_fusion_layers:
+            if config.rationale_encoder == "frozen":
+                self.rationale_model = rationale_model or text_encoder_of(AutoModel.from_config(config.text_config))
+                if getattr(self.rationale_model, "pooler", None) is not None:
+                    self.rationale_model.pooler = None
+            if config.image_rationale_reader == "queries":
+                self.rationale_queries = nn.Parameter(torch.empty(config.num_rationale_queries, hidden_size))
+            if config.fusion_position == "before":
+                self._fuse_before_layers()
+        self.freeze_parts()
+        self.post_init()
+
+    def freeze_parts(self):
+        """Leaves the rationale encoder, and the vision model if the configuration says so, without gradients."""
+        if self.rationale_model is not None:
+            self.rationale_model.requires_grad_(False)
+        if self.vision_model is not None and self.config.freeze_vision:
+            self.vision_model.requires_grad_(False)
+
+    def _fuse_before_layers(self):
+        layers, owner = encoder_layers(self.text_model)
+        if "kwargs" not in inspect.signature(owner.forward).parameters:
+            raise ValueError(
+                f"{type(self.text_model).__name__} does not hand keyword arguments to its layers, so fusion can't stand in "
+                "front of them: use fusion_position='after'."
+            )
+        for index, layer in enumerate(layers):
+            layer.register_forward_pre_hook(FuseBefore(self.fusion, index), with_kwargs=True)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.rationale_model is not None:
+            self.rationale_model.eval()
+        if self.vision_model is not None and self.config.freeze_vision:
+            self.vision_model.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.text_model.set_input_embeddings(value)
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Returns what the vision model makes of pictures (batch, channels, height, width): tokens (batch, N_v, D).
+
+        A feature map (batch, D, height, width) is read as height · width tokens.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            features = self.vision_model(pixel_values.to(self.vision_model.dtype)).last_hidden_state
+        return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
+
+    def get_rationale_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Encodes rationales for every fusion layer.
+
+        Args:
+            input_ids, attention_mask: (batch, rationale tokens).
+
+        Returns:
+            (batch, rationale tokens, fusion layers, hidden). Layer i in front of encoder layer i reads the states that
+            enter that layer of the rationale encoder; fusion after the encoder reads its output.
+        """
+        number = self.config.num_fusion_layers
+        # A rationale that is missing has nothing to attend to; its states are never read.
+        mask = attention_mask.bool()
+        mask = mask | ~mask.any(-1, keepdim=True)
+        frozen = self.rationale_model is not None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            model = self.rationale_model if frozen else self.text_model
+            outputs = model(
+                inputs_embeds=model.get_input_embeddings()(input_ids), attention_mask=mask.long(), output_hidden_states=True
+            )
+        if self.config.fusion_position == "after":
+            return outputs.last_hidden_state.unsqueeze(2).expand(-1, -1, number, -1)
+        return torch.stack(outputs.hidden_states[:number], dim=2)
+
+    def _rationale(self, text_embeds, input_ids, attention_mask, states):
+        """Returns the states (batch, tokens, fusion layers, hidden) and mask of one kind of rationale."""
+        batch = text_embeds.shape[0]
+        if input_ids is None and states is None:
+            # Nothing there in the whole batch: one masked token keeps the block in the graph of a training step.
+            states = text_embeds.new_zeros(batch, 1, self.config.num_fusion_layers, text_embeds.shape[-1])
+            return states, torch.zeros(batch, 1, dtype=torch.bool, device=text_embeds.device)
+        if attention_mask is None:
+            attention_mask = torch.ones((input_ids if states is None else states).shape[:2], device=text_embeds.device)
+        if states is None:
+            states = self.get_rationale_states(input_ids, attention_mask)
+        return states.to(text_embeds.dtype), attention_mask.bool()
+
+    def _image_block(self, text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale):
+        """Returns the image block (batch, N_v, hidden) and its mask (batch, N_v)."""
+        batch, slots = text_embeds.shape[0], self.config.num_image_tokens
+        if image_features is None and pixel_values is not None:
+            image_features = self.get_image_features(pixel_values)
+        if image_features is None:
+            image_features = text_embeds.new_zeros(batch, slots, self.config.image_feature_size)
+            image_attention_mask = torch.zeros(batch, device=text_embeds.device)
+        if image_features.shape[1:] != (slots, self.config.image_feature_size):
+            raise ValueError(
+                f"The image block has {slots} slots of width {self.config.image_feature_size}, but these pictures give "
+                f"{tuple(image_features.shape[1:])}: check the picture size of the image processor, or `image_features`."
+            )
+        block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
+        if image_attention_mask is None:
+            has_image = torch.ones(batch, 1, dtype=torch.bool, device=block.device)
+        else:
+            has_image = image_attention_mask.bool().view(batch, 1)
+        mask = has_image.expand(-1, slots)
+        if self.rationale_queries is not None:
+            stand_in = has_image_rationale.unsqueeze(1) & ~has_image
+            queries = nn.functional.pad(self.rationale_queries, (0, 0, 0, slots - len(self.rationale_queries)))
+            block = torch.where(stand_in.unsqueeze(-1), queries.to(block.dtype), block)
+            is_query = torch.arange(slots, device=block.device) < len(self.rationale_queries)
+            mask = mask | (stand_in & is_query)
+        return block, mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_features: torch.FloatTensor | None = None,
+        image_attention_mask: torch.Tensor | None = None,
+        image_rationale_input_ids: torch.LongTensor | None = None,
+        image_rationale_attention_mask: torch.Tensor | None = None,
+        text_rationale_input_ids: torch.LongTensor | None = None,
+        text_rationale_attention_mask: torch.Tensor | None = None,
+        image_rationale_states: torch.FloatTensor | None = None,
+        text_rationale_states: torch.FloatTensor | None = None,
+        word_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        output_fusion_attentions: bool | None = None,
+        **kwargs,
+    ) -> LRSAEncoderOutput:
+        r"""
+        See [`LRSAForMABSA.forward`].
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        text_embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        if attention_mask is None:
+            attention_mask = torch.ones(text_embeds.shape[:2], dtype=torch.long, device=text_embeds.device)
+        text_mask = attention_mask.bool()
+        given = [image_rationale_input_ids, text_rationale_input_ids, image_rationale_states, text_rationale_states]
+        has_rationales = any(tensor is not None for tensor in given)
+        if has_rationales and not self.config.num_fusion_layers:
+            raise ValueError("This model has no fusion (num_fusion_layers=0), so it can't take rationales.")
+
+        rationales = None
+        if self.config.num_fusion_layers and (has_rationales or self.training):
+            image_rationale, image_rationale_mask = self._rationale(
+                text_embeds, image_rationale_input_ids, image_rationale_attention_mask, image_rationale_states
+            )
+            text_rationale, text_rationale_mask = self._rationale(
+                text_embeds, text_rationale_input_ids, text_rationale_attention_mask, text_rationale_states
+            )
+            rationales = (image_rationale, image_rationale_mask, text_rationale, text_rationale_mask)
+        if output_fusion_attentions and self.config._attn_implementation != "eager":
+            raise ValueError("output_fusion_attentions=True needs attention weights: set attn_implementation='eager'.")
+
+        source, source_mask = text_embeds, text_mask
+        num_image_tokens = 0
+        if self.config.has_images:
+            has_image_rationale = (
+                text_mask.new_zeros(len(text_mask)) if rationales is None else image_rationale_mask.any(-1)
+            )
+            block, block_mask = self._image_block(
+                text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale
+            )
+            source = torch.cat([block, text_embeds], dim=1)
+            source_mask = torch.cat([block_mask, text_mask], dim=1)
+            num_image_tokens = block.shape[1]
+        elif pixel_values is not None or image_features is not None:
+            raise ValueError("This model has no image side: leave out `pixel_values` and `image_features`.")
+        self._check_length(source.shape[1])
+
+        attentions = [] if output_fusion_attentions else None
+        fusion = None if rationales is None else FusionInputs(source_mask, num_image_tokens, *rationales, attentions)
+        if self.config.num_fusion_layers and self.config.fusion_position == "before":
+            kwargs["fusion"] = fusion
+        outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)
+        hidden_states = outputs.last_hidden_state
+        if self.config.fusion_position == "after" and fusion is not None:
+            for index, layer in enumerate(self.fusion):
+                hidden_states = layer(hidden_states, fusion, index)
+
+        return LRSAEncoderOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+            fusion_attentions=None if attentions is None else tuple(attentions),
+            source_mask=source_mask,
+            text_embeds=text_embeds,
+            pointer_mask=self._pointer_mask(text_mask, word_ids),
+        )
+
+    def _pointer_mask(self, text_mask: torch.Tensor, word_ids: torch.Tensor | None) -> torch.Tensor:
+        """Words may be pointed at; where they are not given, everything before the last token, which ends the text."""
+        if word_ids is not None:
+            return (word_ids >= 0) & text_mask
+        return text_mask & nn.functional.pad(text_mask[:, 1:], (0, 1))
+
+    def _check_length(self, length: int):
+        positions = self.config.max_text_length + (self.config.num_image_tokens or 0)
+        if length > positions:
+            raise ValueError(
+                f"The source has {length} positions (image block and text), the text model has {positions}: "
+                f"let the processor cut texts to `max_text_length={self.config.max_text_length}` tokens."
+            )

@@ -1,0 +1,242 @@
+"""Dual cross-attention: a rationale reads the content it explains, then the content reads the rationale."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_lrsa import LRSAConfig
+
+
+def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class LRSACrossAttention(nn.Module):
+    """Multi-head attention of one sequence over another."""
+
+    def __init__(self, config: LRSAConfig):
+        super().__init__()
+        hidden_size = config.text_config.hidden_size
+        self.config = config
+        self.head_dim = hidden_size // config.text_config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.fusion_dropout
+        self.is_causal = False
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, query_states: torch.Tensor, key_value_states: torch.Tensor, key_value_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            query_states: (batch, queries, hidden).
+            key_value_states: (batch, keys, hidden).
+            key_value_mask: (batch, keys), true where a key may be read; at least one key a row.
+
+        Returns:
+            The result (batch, queries, hidden), and the weights (batch, heads, queries, keys) where the attention
+            implementation computes them.
+        """
+        mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=query_states,
+            attention_mask=key_value_mask,
+            encoder_hidden_states=key_value_states,
+        )
+        query, key, value = (
+            project(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for project, states in (
+                (self.q_proj, query_states),
+                (self.k_proj, key_value_states),
+                (self.v_proj, key_value_states),
+            )
+        )
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        output, weights = attention(
+            self, query, key, value, mask, dropout=self.dropout if self.training else 0.0, scaling=self.scaling
+        )
+        return self.out_proj(output.flatten(-2)), weights
+
+
+class LRSADualCrossAttention(GradientCheckpointingLayer):
+    """One stream of the fusion (LRSA, arXiv 2505.14499; our reading of its dual cross-attention).
+
+        R' = R +     MHA(Q = LN(R), K = V = X)      rationale reads content
+        X' = X + g · MHA(Q = LN(X), K = V = R')     content reads rationale
+
+    `g`, one value a channel, starts at zero, so that a block added to a trained model changes nothing at first. A row whose
+    rationale or content is missing (its mask is all zero) keeps its `X`, to the bit.
+    """
+
+    def __init__(self, config: LRSAConfig):
+        super().__init__()
+        hidden_size = config.text_config.hidden_size
+        self.rationale_norm = nn.LayerNorm(hidden_size)
+        self.rationale_attention = LRSACrossAttention(config)
+        self.content_norm = nn.LayerNorm(hidden_size)
+        self.content_attention = LRSACrossAttention(config)
+        self.gate = nn.Parameter(torch.zeros(hidden_size))
+        self.dropout = nn.Dropout(config.fusion_dropout)
+
+    def forward(
+        self,
+        content: torch.Tensor,
+        rationale: torch.Tensor,
+        content_mask: torch.Tensor,
+        rationale_mask: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """
+        Args:
+            content: X (batch, tokens, hidden).
+            rationale: R (batch, rationale tokens, hidden).
+            content_mask: (batch, tokens), true at tokens that are there.
+            rationale_mask: (batch, rationale tokens), likewise.
+
+        Returns:
+            X' (batch, tokens, hidden), and where the attention implementation computes them the attention weights of both
+            directions: (batch, heads, rationale tokens, tokens) and (batch, heads, tokens, rationale tokens).
+        """
+        has_content = content_mask.any(-1, keepdim=True)
+        has_rationale = rationale_mask.any(-1, keepdim=True)
+        # A softmax over nothing is not a number, and its gradient poisons even what `where` leaves out: rows with nothing
+        # to read read everything, and their result is dropped below.
+        update, rationale_weights = self.rationale_attention(
+            self.rationale_norm(rationale), content, content_mask | ~has_content
+        )
+        rationale = rationale + self.dropout(update)
+        update, content_weights = self.content_attention(
+            self.content_norm(content), rationale, rationale_mask | ~has_rationale
+        )
+        fused = content + self.gate * self.dropout(update)
+        fused = torch.where((has_content & has_rationale).unsqueeze(-1), fused, content)
+        return fused, rationale_weights, content_weights
+
+
+class FusionInputs(NamedTuple):
+    """What every fusion layer of one forward pass reads.
+
+    Attributes:
+        source_mask: (batch, image block + text), true at tokens that are there.
+        num_image_tokens: width of the image block, 0 without image side.
+        image_rationale, text_rationale: (batch, rationale tokens, fusion layers, hidden).
+        image_rationale_mask, text_rationale_mask: (batch, rationale tokens).
+        attentions: takes the attention weights of each layer in turn, or `None`.
+    """
+
+    source_mask: torch.Tensor
+    num_image_tokens: int
+    image_rationale: torch.Tensor
+    image_rationale_mask: torch.Tensor
+    text_rationale: torch.Tensor
+    text_rationale_mask: torch.Tensor
+    attentions: list[torch.Tensor] | None
+
+
+class LRSAFusionLayer(nn.Module):
+    """Both streams of dual cross-attention: image with image rationale, text with text rationale.
+
+    With `image_rationale_reader="text"` the text stream reads both rationales, so that an image rationale counts without
+    its picture.
+    """
+
+    def __init__(self, config: LRSAConfig):
+        super().__init__()
+        self.text_reads_both = config.image_rationale_reader == "text"
+        self.image = LRSADualCrossAttention(config) if config.has_images else None
+        self.text = LRSADualCrossAttention(config)
+
+    def forward(self, hidden_states: torch.Tensor, inputs: FusionInputs, index: int) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: [image block ; text] (batch, source, hidden).
+            index: this layer's place among the fusion layers, and so the depth of the rationale states that it reads.
+
+        Returns:
+            The fused states, of the shape of `hidden_states`.
+        """
+        split = inputs.num_image_tokens
+        image, image_mask = hidden_states[:, :split], inputs.source_mask[:, :split]
+        text, text_mask = hidden_states[:, split:], inputs.source_mask[:, split:]
+        image_rationale, image_rationale_mask = inputs.image_rationale[:, :, index], inputs.image_rationale_mask
+        text_rationale, text_rationale_mask = inputs.text_rationale[:, :, index], inputs.text_rationale_mask
+        weights: tuple = ()
+        if self.image is not None:
+            image, *weights = self.image(image, image_rationale, image_mask, image_rationale_mask)
+        if self.text_reads_both:
+            text_rationale = torch.cat([text_rationale, image_rationale], dim=1)
+            text_rationale_mask = torch.cat([text_rationale_mask, image_rationale_mask], dim=1)
+        text, *text_weights = self.text(text, text_rationale, text_mask, text_rationale_mask)
+        if inputs.attentions is not None:
+            inputs.attentions.extend([*weights, *text_weights])
+        return torch.cat([image, text], dim=1)
+
+
+class FuseBefore:
+    """Forward pre-hook of an encoder layer: takes the keyword `fusion` out of the call and fuses the layer's input."""
+
+    def __init__(self, layers: nn.ModuleList, index: int):
+        self.layers = layers
+        self.index = index
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        inputs = kwargs.pop("fusion", None)
+        if inputs is not None and self.index < len(self.layers):
+            args = (self.layers[self.index](args[0], inputs, self.index), *args[1:])
+        return args, kwargs
+
+
+# Names of the query, key, value and output projections in the self-attention of the text models.
+_PROJECTION_NAMES = (
+    ("query", "key", "value", "dense"),
+    ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("q_lin", "k_lin", "v_lin", "out_lin"),
+    ("q", "k", "v", "o"),
+)
+
+
+def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
+    """Returns the query, key, value and output projections of an encoder layer, or `None` where they are not found."""
+    linears: dict[str, nn.Linear] = {}
+    for name, module in layer.named_modules():
+        if isinstance(module, nn.Linear) and module.in_features == module.out_features:
+            linears.setdefault(name.rpartition(".")[2], module)
+    for names in _PROJECTION_NAMES:
+        if all(name in linears for name in names):
+            return [linears[name] for name in names]
+    return None
+
+
+def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module) -> bool:
+    """Copies the self-attention weights of a pre-trained encoder layer into all attentions of a fusion layer.
+
+    Pre-trained attention already matches a name with its other mention, which a few thousand posts do not teach.
+
+    Returns:
+        Whether the layer's projections were found and have the fusion's width.
+    """
+    source = self_attention_projections(layer)
+    if source is None:
+        return False
+    targets = [module for module in fusion.modules() if isinstance(module, LRSACrossAttention)]
+    if any(module.q_proj.weight.shape != source[0].weight.shape for module in targets):
+        return False
+    with torch.no_grad():
+        for module in targets:
+            for target, linear in zip((module.q_proj, module.k_proj, module.v_proj, module.out_proj), source):
+                target.weight.copy_(linear.weight)
+                if linear.bias is not None:
+                    target.bias.copy_(linear.bias)
+    return True

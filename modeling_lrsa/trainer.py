@@ -1,0 +1,113 @@
+"""Trainer of LRSA models."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from processing import IndexFormat, compute_mabsa_metrics
+
+from .configuration_lrsa import LRSAConfig
+from .fusion_lrsa import LRSADualCrossAttention
+
+
+@dataclass
+class LRSATrainingArguments(Seq2SeqTrainingArguments):
+    """`Seq2SeqTrainingArguments` with learning rates by part."""
+
+    new_parts_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of what is not pre-trained: decoder of an encoder, pointer head, projections. "
+                          "Defaults to learning_rate."},
+    )  # fmt: skip
+    fusion_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the fusion layers. Defaults to learning_rate."}
+    )
+    gate_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the fusion's gates. Defaults to new_parts_learning_rate."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.remove_unused_columns = False  # the collator reads more than the model takes
+
+
+class LRSATrainer(Seq2SeqTrainer):
+    """`Seq2SeqTrainer` that scores generated sequences, and knows which parts of an LRSA model are new.
+
+    With `predict_with_generate=True` an evaluation gives the scores of `compute_mabsa_metrics` under `eval_…`.
+    """
+
+    def __init__(self, model=None, args=None, compute_metrics=None, **kwargs):
+        if compute_metrics is None and model is not None and getattr(args, "predict_with_generate", False):
+            compute_metrics = SequenceMetrics(model.config)
+        super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Groups parameters by part and by weight decay."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(self.parameter_groups(model), **options)
+        return self.optimizer
+
+    def parameter_groups(self, model: torch.nn.Module) -> list[dict]:
+        args = self.args
+        new_parts = getattr(args, "new_parts_learning_rate", None) or args.learning_rate
+        rates = {
+            "pretrained": args.learning_rate,
+            "new": new_parts,
+            "fusion": getattr(args, "fusion_learning_rate", None) or args.learning_rate,
+            "gate": getattr(args, "gate_learning_rate", None) or new_parts,
+        }
+        decayed = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[str, bool], list] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((part_of(name, model.config), name in decayed), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rates[part], "weight_decay": args.weight_decay if decays else 0.0}
+            for (part, decays), parameters in groups.items()
+        ]
+
+
+def part_of(name: str, config: LRSAConfig) -> str:
+    """Returns which part a parameter belongs to: `pretrained`, `new`, `fusion` or `gate`."""
+    if ".fusion." in name:
+        return "gate" if name.endswith(".gate") else "fusion"
+    pretrained = [".encoder.text_model.", ".encoder.vision_model."]
+    if config.text_config.is_encoder_decoder:
+        pretrained.append("model.decoder.")
+    return "pretrained" if any(part in name for part in pretrained) else "new"
+
+
+def gates(model: torch.nn.Module) -> dict[str, float]:
+    """Returns the mean absolute gate of each stream, a sign of how much the rationales are used."""
+    return {
+        name: float(module.gate.abs().mean())
+        for name, module in model.named_modules()
+        if isinstance(module, LRSADualCrossAttention)
+    }
+
+
+class SequenceMetrics:
+    """Scores target sequences against labels, for `Trainer(compute_metrics=…)`.
+
+    Spans are compared by column: where the grammar holds pointers to words, this equals a comparison by word.
+    """
+
+    def __init__(self, config: LRSAConfig):
+        self.format = IndexFormat(
+            config.num_special_targets, config.id2label, config.pointer_offset, config.end_points_to
+        )
+
+    def _aspects(self, sequences: np.ndarray) -> list[list[dict]]:
+        columns = range(int(sequences.max(initial=0)) + 1)
+        return [
+            [{"start": a, "end": b, "polarity": polarity} for a, b, polarity, _ in self.format.decode(row, columns)]
+            for row in sequences.tolist()
+        ]
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        return compute_mabsa_metrics(self._aspects(prediction.predictions), self._aspects(prediction.label_ids))

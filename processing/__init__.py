@@ -1,0 +1,23 @@
+"""LRSA for transformers: from posts to tensors, and from target sequences back to aspects."""
+
+from importlib import import_module
+
+
+_WHERE = {
+    "DataCollatorForMABSA": "collator",
+    "IndexFormat": "indexing_lrsa",
+    "LRSAProcessor": "processing_lrsa",
+    "MABSABatch": "processing_lrsa",
+    "PostError": "posts",
+    "compute_mabsa_metrics": "metrics",
+    "load_posts": "posts",
+    "split_words": "words_lrsa",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name):
+    if name in _WHERE:
+        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

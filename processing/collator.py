@@ -1,0 +1,91 @@
+"""Makes batches of posts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .processing_lrsa import EncodedPost, LRSAProcessor, MABSABatch
+
+
+# Columns of a prepared data set that go into a batch as they are; states of frozen parts come as float16 bytes.
+_LISTS = ("labels", "aspect_spans", "image_rationale_input_ids", "text_rationale_input_ids")
+
+
+class DataCollatorForMABSA:
+    """Pads posts to the longest of the batch.
+
+    Takes rows from `prepare_posts`, with or without the columns of `add_frozen_states`, or posts from `load_posts`, which are
+    then tokenised on the fly. With `Trainer`, set `remove_unused_columns=False`.
+
+    Args:
+        processor: the model's processor.
+        state_shape: (fusion layers, hidden) of cached rationale states.
+        feature_size: width of cached image features.
+    """
+
+    def __init__(
+        self, processor: LRSAProcessor, state_shape: tuple[int, int] | None = None, feature_size: int | None = None
+    ):
+        self.processor = processor
+        self.state_shape = state_shape
+        self.feature_size = feature_size
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> MABSABatch:
+        if "input_ids" not in rows[0]:
+            return self._from_posts(rows)
+        data: dict[str, list] = {
+            "input_ids": [row["input_ids"] for row in rows],
+            "attention_mask": [[1] * len(row["input_ids"]) for row in rows],
+            "word_ids": [row["word_ids"] for row in rows],
+        }
+        for name in _LISTS:
+            if name in rows[0] and any(row[name] for row in rows):
+                data[name] = [row[name] for row in rows]
+                if name.endswith("rationale_input_ids"):
+                    data[name.replace("input_ids", "attention_mask")] = [[1] * len(row[name]) for row in rows]
+        data = self.processor.pad(data)
+        for kind in ("image", "text"):
+            data.update(self._states(kind, rows))
+        data.update(self._pictures(rows))
+        posts = [EncodedPost(r["text"], [tuple(o) for o in r["offsets"]], r["word_ids"], r["is_words"]) for r in rows]
+        return MABSABatch(data, tensor_type="pt", posts=posts)
+
+    def _from_posts(self, posts: Sequence[dict[str, Any]]) -> MABSABatch:
+        aspects = [post.get("aspects") for post in posts]
+        return self.processor(
+            text=[post["text"] if post.get("words") is None else post["words"] for post in posts],
+            images=[post.get("image") for post in posts],
+            image_rationales=[post.get("image_rationale") for post in posts],
+            text_rationales=[post.get("text_rationale") for post in posts],
+            aspects=None if any(row is None for row in aspects) else aspects,
+            return_tensors="pt",
+        )
+
+    def _states(self, kind: str, rows: Sequence[dict]) -> dict[str, np.ndarray]:
+        name = f"{kind}_rationale_states"
+        if name not in rows[0]:
+            return {}
+        layers, hidden = self.state_shape
+        states = [np.frombuffer(row[name] or b"", dtype=np.float16).reshape(-1, layers, hidden) for row in rows]
+        longest = max(1, max(map(len, states)))
+        padded = np.zeros((len(rows), longest, layers, hidden), dtype=np.float32)
+        mask = np.zeros((len(rows), longest), dtype=np.int64)
+        for index, state in enumerate(states):
+            padded[index, : len(state)] = state
+            mask[index, : len(state)] = 1
+        return {name: padded, f"{kind}_rationale_attention_mask": mask}
+
+    def _pictures(self, rows: Sequence[dict]) -> dict[str, Any]:
+        if "image_features" in rows[0]:
+            features = [np.frombuffer(row["image_features"] or b"", dtype=np.float16) for row in rows]
+            given = [feature.size > 0 for feature in features]
+            if not any(given):
+                return {}
+            blank = np.zeros(max(feature.size for feature in features), dtype=np.float32)
+            stacked = np.stack([feature.astype(np.float32) if feature.size else blank for feature in features])
+            return {
+                "image_features": stacked.reshape(len(rows), -1, self.feature_size),
+                "image_attention_mask": np.array(given, dtype=np.int64),
+            }
+        return self.processor._encode_images([row.get("image") for row in rows])

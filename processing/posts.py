@@ -1,0 +1,194 @@
+"""Reads posts from JSON Lines into a `datasets.Dataset`, checked line by line."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from transformers.utils import logging
+
+from .indexing_lrsa import DEFAULT_LABELS
+from .processing_lrsa import open_image
+from .words_lrsa import split_words
+
+
+logger = logging.get_logger(__name__)
+
+SPLITS = ("train", "validation", "test")
+MAX_CHARACTERS = 10_000
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "text": Value("string"),
+        "words": List(Value("string")),
+        "image": Image(),
+        "aspects": List({"start": Value("int32"), "end": Value("int32"), "polarity": Value("string")}),
+        "image_rationale": Value("string"),
+        "text_rationale": Value("string"),
+    }
+)
+
+
+class PostError(ValueError):
+    """Bad input: the message names the file, the line, what is wrong and the mend."""
+
+
+def load_posts(
+    path: str | Path,
+    split: str | None = None,
+    images: str | Path | None = None,
+    on_bad_image: str = "error",
+    labels: Sequence[str] = DEFAULT_LABELS,
+) -> Dataset | DatasetDict:
+    """Reads posts.
+
+    Args:
+        path: a `.jsonl` file, or a folder with `train.jsonl`, `validation.jsonl` and `test.jsonl`, any of them.
+        split: for a folder, the one split to read; otherwise all that are there are read.
+        images: folder of the pictures that `image` names. Defaults to `images/` beside the file. A picture that is not
+            there counts as none, with one warning for all.
+        on_bad_image: a picture that is there and can't be read: `"error"`, or `"skip"` for a warning and a post without.
+        labels: polarities that may occur.
+
+    Returns:
+        A data set with the columns of `FEATURES`, or for a folder without `split` a dictionary of them.
+
+    Raises:
+        PostError: names file, line and field.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [name for name in SPLITS if (path / f"{name}.jsonl").is_file()]
+        if split is not None and split not in found:
+            raise PostError(f"{path}: there is no {split}.jsonl; found {', '.join(found) or 'none'}.")
+        if not found:
+            raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
+        read = {name: load_posts(path / f"{name}.jsonl", None, images, on_bad_image, labels) for name in found}
+        return read[split] if split else DatasetDict(read)
+    if not path.is_file():
+        raise PostError(f"{path}: no such file or folder.")
+
+    folder = Path(images) if images is not None else path.parent / "images"
+    rows, missing = [], 0
+    for line, row in read_json_lines(path):
+        post = check_post(row, f"{path}:{line}", labels)
+        post["id"] = post["id"] or f"{path.stem}-{line}"
+        if post["image"] is not None:
+            picture = folder / post["image"]
+            if not picture.is_file():
+                missing += 1
+                post["image"] = None
+            else:
+                post["image"] = check_picture(picture, f"{path}:{line}: image", on_bad_image)
+        rows.append(post)
+    if not rows:
+        raise PostError(f"{path}: the file is empty; one JSON object a line is expected.")
+    if missing:
+        logger.warning(f"{path}: {missing} of {len(rows)} pictures are not in {folder}; these posts count as without.")
+    dataset = Dataset.from_list(rows, features=FEATURES)
+    content = json.dumps(rows, ensure_ascii=False, sort_keys=True)
+    dataset._fingerprint = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return dataset
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields (line number, object) of a JSON Lines file; empty lines are passed over."""
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise PostError(
+                    f"{path}:{number}: byte {error.start} is no UTF-8 ({error.reason}); save the file as UTF-8."
+                ) from error
+            if not line:
+                continue
+            try:
+                yield number, json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise PostError(f"{path}:{number}: no JSON ({error}); one object a line is expected.") from error
+
+
+def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> dict[str, Any]:
+    """Returns the post with exactly the columns of `FEATURES`, or says what is wrong with it.
+
+    Args:
+        where: the place that messages begin with, such as `posts.jsonl:3`.
+    """
+
+    def fail(field: str, problem: str):
+        raise PostError(f"{where}: {field}: {problem}")
+
+    if not isinstance(row, dict):
+        fail("row", f"a JSON object is expected, this is {json.dumps(row)[:40]}.")
+    has_text, has_words = row.get("text") is not None, row.get("words") is not None
+    if has_text == has_words:
+        fail("text", "give `text` (a string) or `words` (a list of words), " + ("not both." if has_text else "none is here."))
+    if has_text:
+        text = row["text"]
+        if not isinstance(text, str):
+            fail("text", "a string is expected.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            fail("text", "holds half of a surrogate pair, which is no character; repair the export.")
+        characters, units = len(text), "characters"
+        boundaries = split_words(text) if len(text) <= MAX_CHARACTERS else []
+    else:
+        words = row["words"]
+        if not isinstance(words, list):
+            fail("words", "a list of strings is expected.")
+        for index, word in enumerate(words):
+            if not isinstance(word, str) or word.split() != [word]:
+                fail(f"words[{index}]", f"{word!r} is no word: non-empty strings without white space are expected.")
+        characters, units = sum(map(len, words)) + len(words), "words"
+    if characters > MAX_CHARACTERS:
+        fail("text" if has_text else "words", f"{characters:,} characters; a post has at most {MAX_CHARACTERS:,}. Split it.")
+
+    for field in ("id", "image", "image_rationale", "text_rationale"):
+        if row.get(field) is not None and not isinstance(row[field], str):
+            fail(field, "a string or null is expected.")
+
+    aspects = row.get("aspects")
+    if aspects is not None and not isinstance(aspects, list):
+        fail("aspects", "a list is expected.")
+    length = len(row["text"]) if has_text else len(row["words"])
+    checked = []
+    for index, aspect in enumerate(aspects or []):
+        field = f"aspects[{index}]"
+        if not isinstance(aspect, dict):
+            fail(field, 'an object {"start", "end", "polarity"} is expected.')
+        for name in ("start", "end"):
+            if name not in aspect:
+                fail(f"{field}.{name}", "is missing.")
+            if not isinstance(aspect[name], int) or isinstance(aspect[name], bool):
+                fail(f"{field}.{name}", f"{aspect[name]!r} is no whole number.")
+        start, end, polarity = aspect["start"], aspect["end"], aspect.get("polarity")
+        if not 0 <= start < end <= length:
+            fail(field, f"{start}–{end} lies outside the text of {length} {units} (`end` is exclusive).")
+        if has_text and (start not in {a for a, _ in boundaries} or end not in {b for _, b in boundaries}):
+            fail(field, f"{row['text'][start:end]!r} cuts a word or holds white space at its edge; move it to word borders.")
+        if polarity is not None and polarity not in labels:
+            fail(f"{field}.polarity", f"{polarity!r} is unknown; one of {', '.join(labels)} is expected.")
+        checked.append({"start": start, "end": end, "polarity": polarity})
+    checked.sort(key=lambda aspect: aspect["start"])
+    for former, aspect in zip(checked, checked[1:]):
+        if aspect["start"] < former["end"]:
+            spans = [f"{a['start']}–{a['end']}" for a in (former, aspect)]
+            fail("aspects", f"{spans[0]} and {spans[1]} overlap; keep one of them.")
+    post = {name: row.get(name) for name in FEATURES}
+    post["aspects"] = None if aspects is None else checked
+    return post
+
+
+def check_picture(path: Path, where: str, on_bad_image: str) -> str | None:
+    """Returns the path of a picture that can be read, or `None` with a warning where it can't and is to be skipped."""
+    try:
+        open_image(path)
+        return str(path)
+    except ValueError as error:
+        if on_bad_image != "skip":
+            raise PostError(f"{where}: {error}. Repair it, or pass --on-bad-image skip.") from error
+        logger.warning(f"{where}: {error}; the post counts as without picture.")
+        return None

@@ -1,0 +1,416 @@
+"""Processor: texts, pictures and rationales in; tensors out, and target sequences back to aspects."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import load_image
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.utils import logging
+
+from .indexing_lrsa import IndexFormat, default_id2label
+from .words_lrsa import split_words
+
+
+logger = logging.get_logger(__name__)
+
+MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 8, 10_000  # pixels
+
+
+class LRSAProcessorKwargs(ProcessingKwargs, total=False):
+    _defaults = {"text_kwargs": {"padding": True}}
+
+
+@dataclass
+class EncodedPost:
+    """What `post_process_mabsa` needs of a post besides its tensors.
+
+    Attributes:
+        text: the original string, or the words joined by spaces.
+        offsets: character offsets (start, end exclusive) of each word in `text`.
+        word_ids: word of each text column, -1 at special tokens.
+        is_words: whether the post was given as words.
+    """
+
+    text: str
+    offsets: list[tuple[int, int]]
+    word_ids: list[int]
+    is_words: bool
+
+
+class MABSABatch(BatchFeature):
+    """A `BatchFeature` of tensors alone, with the posts that they came from in `posts`; it survives `to` and pickling."""
+
+    def __init__(self, data=None, tensor_type=None, posts: list[EncodedPost] | None = None, **kwargs):
+        super().__init__(data, tensor_type, **kwargs)
+        self.posts = posts or []
+
+    def __getstate__(self):
+        return {"data": self.data, "posts": self.posts}
+
+    def __setstate__(self, state):
+        self.data = state["data"]
+        self.posts = state["posts"]
+
+    def to(self, *args, **kwargs) -> "MABSABatch":
+        moved = super().to(*args, **kwargs)
+        moved.posts = self.posts
+        return moved
+
+
+class _PartsInUse:
+    """`get_attributes` of an [`LRSAProcessor`]: an instance without image processor has one part less than its class."""
+
+    def __get__(self, processor, cls):
+        if processor is not None and processor.image_processor is None:
+            return lambda: ["tokenizer"]
+        return lambda: ["image_processor", "tokenizer"]
+
+
+class LRSAProcessor(ProcessorMixin):
+    r"""
+    Turns posts into tensors for [`LRSAForMABSA`], and what it generates back into aspects.
+
+    Args:
+        image_processor: any image processor, or `None` where pictures are not used.
+        tokenizer: the text model's tokenizer.
+        num_special_targets, id2label, pointer_offset, end_points_to:
+            The index format; the same values as in the model's configuration.
+        max_text_length (`int`, *optional*):
+            Text columns that the model takes, special tokens included (`LRSAConfig.max_text_length`). Defaults to the
+            tokenizer's own.
+        max_rationale_length (`int`, *optional*, defaults to 128):
+            Tokens kept of a rationale, special tokens included.
+    """
+
+    valid_processor_kwargs = LRSAProcessorKwargs
+    get_attributes = _PartsInUse()
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        num_special_targets: int = 2,
+        id2label: dict[int, str] | None = None,
+        pointer_offset: int | None = None,
+        end_points_to: str = "first",
+        max_text_length: int | None = None,
+        max_rationale_length: int = 128,
+        **kwargs,
+    ):
+        index_format = IndexFormat(num_special_targets, id2label or default_id2label(), pointer_offset, end_points_to)
+        self.num_special_targets = index_format.num_special_targets
+        self.id2label = index_format.id2label
+        self.pointer_offset = index_format.pointer_offset
+        self.end_points_to = index_format.end_points_to
+        if max_text_length is None:
+            max_text_length = min(tokenizer.model_max_length, 512) if tokenizer is not None else 512
+        self.max_text_length = max_text_length
+        self.max_rationale_length = max_rationale_length
+        self.image_processor = image_processor
+        parts = {"image_processor": image_processor, "tokenizer": tokenizer}
+        super().__init__(*(parts[name] for name in self.get_attributes()), **kwargs)
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        if (processor_dict or {}).get("image_processor") is not None:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        return [None, cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if value is not None}
+
+    @property
+    def index_format(self) -> IndexFormat:
+        return IndexFormat(self.num_special_targets, self.id2label, self.pointer_offset, self.end_points_to)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        names = ["input_ids", "attention_mask", "word_ids", "labels", "aspect_spans"]
+        if self.image_processor is not None:
+            names += ["pixel_values", "image_attention_mask"]
+        for kind in ("image", "text"):
+            names += [f"{kind}_rationale_input_ids", f"{kind}_rationale_attention_mask"]
+        return names
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        images: Any = None,
+        image_rationales: str | None | Sequence[str | None] = None,
+        text_rationales: str | None | Sequence[str | None] = None,
+        aspects: Sequence | None = None,
+        task: str = "mabsa",
+        is_split_into_words: bool | None = None,
+        on_long_text: str = "warn",
+        **kwargs: Unpack[LRSAProcessorKwargs],
+    ) -> MABSABatch:
+        """
+        Args:
+            text: one post or a batch: a string, or a list of words (non-empty, no white space inside). A flat list of
+                strings is a batch of strings, unless `is_split_into_words=True` says that it is one post's words.
+            images: for each post a PIL image, path, URL, bytes, or `None`.
+            image_rationales, text_rationales: for each post a string or `None`.
+            aspects: for each post a list of `{"start", "end", "polarity"}`, in the units of `text`: characters, end
+                exclusive, for a string, and words for words. With polarities in all of them the result holds `labels`.
+            task: `"masc"` gives `aspect_spans` in place of `labels`.
+            on_long_text: `"warn"` cuts a text longer than the model with a warning, `"error"` refuses it.
+
+        Returns:
+            Tensors under the names that the model takes, and the posts in `.posts`.
+
+        Raises:
+            ValueError: a word, an aspect, a polarity, a picture or a length that does not fit; the message says what.
+        """
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        text_kwargs = merged["text_kwargs"]
+        single = isinstance(text, str) or bool(is_split_into_words and text and isinstance(text[0], str))
+        if single:
+            text, images, aspects = [text], [images], None if aspects is None else [aspects]
+            image_rationales, text_rationales = [image_rationales], [text_rationales]
+        if text is None:
+            raise ValueError("LRSAProcessor needs `text`; pictures alone have no aspects to point at.")
+        number = len(text)
+        columns = {"images": images, "image_rationales": image_rationales, "text_rationales": text_rationales}
+        columns = {name: [None] * number if value is None else value for name, value in columns.items()}
+        for name, value in {**columns, **({} if aspects is None else {"aspects": aspects})}.items():
+            if isinstance(value, str) or len(value) != number:
+                raise ValueError(f"`{name}` must have one entry for each of the {number} posts.")
+
+        max_length = text_kwargs.get("max_length") or self.max_text_length
+        posts = [self._split(entry) for entry in text]
+        ids = self._encode_texts(posts, max_length, on_long_text)
+        data: dict[str, list] = {
+            "input_ids": ids,
+            "attention_mask": [[1] * len(row) for row in ids],
+            "word_ids": [post.word_ids for post in posts],
+        }
+        if aspects is not None:
+            data.update(self._encode_aspects(aspects, posts, task))
+        for kind in ("image", "text"):
+            data.update(self._encode_rationales(kind, columns[f"{kind}_rationales"]))
+        data.update(self._encode_images(columns["images"], **merged["images_kwargs"]))
+        return_tensors = text_kwargs.get("return_tensors")
+        if text_kwargs.get("padding") or return_tensors is not None:
+            data = self.pad(data)
+        elif single:
+            data = {name: value[0] for name, value in data.items()}
+        return MABSABatch(data, tensor_type=return_tensors, posts=posts)
+
+    def _split(self, text: str | Sequence[str]) -> EncodedPost:
+        if isinstance(text, str):
+            return EncodedPost(text, split_words(text), [], False)
+        offsets, position = [], 0
+        for word in text:
+            if not isinstance(word, str) or not word or word.split() != [word]:
+                raise ValueError(f"{word!r} is no word: words are non-empty strings without white space.")
+            offsets.append((position, position + len(word)))
+            position += len(word) + 1
+        return EncodedPost(" ".join(text), offsets, [], True)
+
+    def _special_ids(self) -> tuple[list[int], list[int]]:
+        """Special tokens in front of and behind a text."""
+        ids = self.tokenizer("a").input_ids
+        inner = self.tokenizer("a", add_special_tokens=False).input_ids
+        first = next(i for i in range(len(ids)) if ids[i : i + len(inner)] == inner)
+        return ids[:first], ids[first + len(inner) :]
+
+    def _encode_texts(self, posts: list[EncodedPost], max_length: int, on_long_text: str) -> list[list[int]]:
+        """Returns the token ids of each post and sets its `word_ids`. Each word is tokenised alone."""
+        unique = sorted({post.text[start:end] for post in posts for start, end in post.offsets})
+        tokens: dict[str, list[int]] = {}
+        if unique:
+            encoded = self.tokenizer(
+                [[word] for word in unique],
+                is_split_into_words=True,
+                add_special_tokens=False,
+                split_special_tokens=True,
+                padding=False,
+                truncation=False,
+            )
+            tokens = dict(zip(unique, encoded.input_ids))
+        before, after = self._special_ids()
+        rows = []
+        for post in posts:
+            ids, words = list(before), [-1] * len(before)
+            for index, (start, end) in enumerate(post.offsets):
+                pieces = tokens[post.text[start:end]] or [self.tokenizer.unk_token_id]
+                if len(ids) + len(pieces) + len(after) > max_length:
+                    message = (
+                        f"A text of {len(post.offsets)} words is longer than the model's {max_length} tokens: "
+                        f"the last {len(post.offsets) - index} words, from {post.text[start : start + 30]!r} on, are cut."
+                    )
+                    if on_long_text == "error":
+                        raise ValueError(message)
+                    logger.warning(message)
+                    break
+                ids += pieces
+                words += [index] * len(pieces)
+            rows.append(ids + after)
+            post.word_ids = words + [-1] * len(after)
+        return rows
+
+    def word_spans(self, aspects: Sequence[dict], post: EncodedPost) -> list[tuple[int, int]]:
+        """Returns the (start, end exclusive) words of aspects given in the units of the post.
+
+        Raises:
+            ValueError: a span lies outside the text, cuts a word, or overlaps another.
+        """
+        starts = {start: i for i, (start, _) in enumerate(post.offsets)}
+        ends = {end: i + 1 for i, (_, end) in enumerate(post.offsets)}
+        length = len(post.offsets) if post.is_words else len(post.text)
+        unit = "words" if post.is_words else "characters"
+        spans = []
+        for aspect in aspects:
+            start, end = aspect["start"], aspect["end"]
+            if not 0 <= start < end <= length:
+                raise ValueError(f"aspect {start}–{end} lies outside the text of {length} {unit}.")
+            if not post.is_words:
+                if start not in starts or end not in ends:
+                    raise ValueError(
+                        f"aspect {post.text[start:end]!r} ({start}–{end}) cuts a word or holds white space at its edge: "
+                        "aspects start and end where words do."
+                    )
+                start, end = starts[start], ends[end]
+            spans.append((start, end))
+        for (_, former_end), (start, _) in zip(sorted(spans), sorted(spans)[1:]):
+            if start < former_end:
+                raise ValueError(f"aspects overlap at word {start}.")
+        return spans
+
+    def _encode_aspects(self, aspects: Sequence, posts: list[EncodedPost], task: str) -> dict[str, list]:
+        index_format = self.index_format
+        label2target = index_format.label2target
+        labels, spans = [], []
+        for row, post in zip(aspects, posts):
+            words = self.word_spans(row, post)
+            columns = [index_format.span_columns(start, end, post.word_ids) for start, end in sorted(words)]
+            spans.append([list(pair) for pair in columns if pair is not None])
+            polarities = [aspect.get("polarity") for aspect in row]
+            if unknown := [p for p in polarities if p is not None and p not in label2target]:
+                raise ValueError(f"unknown polarity {unknown[0]!r}: one of {', '.join(label2target)} is expected.")
+            if all(polarity is not None for polarity in polarities):
+                triples = [(start, end, polarity) for (start, end), polarity in zip(words, polarities)]
+                labels.append(index_format.encode(triples, post.word_ids))
+        if task == "masc":
+            return {"aspect_spans": spans}
+        return {"labels": labels} if len(labels) == len(posts) else {}
+
+    def _encode_rationales(self, kind: str, rationales: Sequence[str | None]) -> dict[str, list]:
+        if not any(rationales):
+            return {}
+        encoded = self.tokenizer(
+            [rationale or "" for rationale in rationales],
+            truncation=True,
+            max_length=self.max_rationale_length,
+            padding=False,
+            split_special_tokens=True,
+        )
+        masks = [[int(bool(r))] * len(ids) for r, ids in zip(rationales, encoded.input_ids)]
+        return {f"{kind}_rationale_input_ids": encoded.input_ids, f"{kind}_rationale_attention_mask": masks}
+
+    def _encode_images(self, images: Sequence, **kwargs) -> dict[str, list]:
+        if self.image_processor is None or all(image is None for image in images):
+            return {}
+        loaded = [open_image(image) for image in images if image is not None]
+        kwargs["return_tensors"] = "np"
+        pixels = self.image_processor(loaded, **kwargs)["pixel_values"]
+        given = iter(pixels)
+        rows = [pixels[0] * 0 if image is None else next(given) for image in images]
+        return {"pixel_values": rows, "image_attention_mask": [int(image is not None) for image in images]}
+
+    def pad(self, data: dict[str, list]) -> dict[str, list]:
+        """Pads every ragged entry to its longest row: ids with the tokenizer's padding, labels with -100, others so that
+        they say "not there"."""
+        pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        values = {"word_ids": -1, "labels": -100, "aspect_spans": [-1, -1]}
+        padded = {}
+        for name, rows in data.items():
+            if name in ("pixel_values", "image_features", "image_attention_mask"):
+                padded[name] = rows
+                continue
+            value = pad_id if name.endswith("input_ids") else values.get(name, 0)
+            longest = max(1, max(len(row) for row in rows))
+            padded[name] = [list(row) + [value] * (longest - len(row)) for row in rows]
+        return padded
+
+    def post_process_mabsa(self, outputs: Any, inputs: MABSABatch, task: str = "mabsa") -> list[list[dict]]:
+        """Reads aspects off generated sequences.
+
+        Args:
+            outputs: what `generate` returned: target ids (rows, length), or its output object; with `output_scores=True`
+                each prediction has a score, the product of its three step probabilities.
+            inputs: the batch that was generated from. Where several sequences were returned for a post, each has a row.
+            task: `"mate"` leaves out the polarity.
+
+        Returns:
+            One list of `{"aspect", "polarity", "score", "start", "end"}` a row, sorted by start, offsets in characters, end
+            exclusive; for words with `"word_start"` and `"word_end"` (exclusive) besides, offsets in `" ".join(words)`.
+        """
+        sequences = getattr(outputs, "sequences", outputs)
+        scores = self._step_probabilities(outputs)
+        copies = max(1, len(sequences) // max(1, len(inputs.posts)))
+        results = []
+        for row, targets in enumerate(sequences.tolist()):
+            post = inputs.posts[row // copies]
+            found = []
+            for start, end, polarity, position in self.index_format.decode(targets, post.word_ids):
+                first, last = post.offsets[start][0], post.offsets[end - 1][1]
+                aspect = {"aspect": post.text[first:last], "polarity": polarity, "score": None}
+                aspect |= {"start": first, "end": last}
+                if scores is not None:
+                    step = position - (len(targets) - scores.shape[1])
+                    aspect["score"] = float(scores[row, step : step + 3].prod())
+                if post.is_words:
+                    aspect |= {"word_start": start, "word_end": end}
+                if task == "mate":
+                    del aspect["polarity"]
+                found.append(aspect)
+            results.append(found)
+        return results
+
+    @staticmethod
+    def _step_probabilities(outputs: Any):
+        """Probability of each generated target (rows, steps), the softmax of the step's processed scores on its beam."""
+        scores = getattr(outputs, "scores", None)
+        if scores is None:
+            return None
+        import torch
+
+        sequences, beams = outputs.sequences, getattr(outputs, "beam_indices", None)
+        steps = len(scores) if beams is None else beams.shape[1]
+        if beams is None:
+            beams = torch.arange(len(sequences), device=sequences.device).unsqueeze(-1).expand(-1, steps)
+        probabilities = torch.stack(scores[:steps], dim=1).float().softmax(-1)
+        step = torch.arange(steps, device=sequences.device)
+        return probabilities[beams.clamp(min=0).long(), step, sequences[:, -steps:]].cpu()
+
+
+def open_image(image: Any):
+    """Opens a picture given as PIL image, path, URL, base64 string or bytes, as RGB.
+
+    Raises:
+        ValueError: it can't be read, or a side has fewer than 8 or more than 10,000 pixels.
+    """
+    from PIL import Image
+
+    name = image if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
+    try:
+        if isinstance(image, bytes):
+            image = Image.open(BytesIO(image))
+        elif isinstance(image, str | os.PathLike):
+            image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image))
+        sides = image.size
+        if min(sides) < MIN_IMAGE_SIDE or max(sides) > MAX_IMAGE_SIDE:
+            raise ValueError(
+                f"it has {sides[0]} × {sides[1]} pixels, each side must have {MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE}"
+            )
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"picture {str(name)[:200]} can't be read: {error}") from error
+
+
+LRSAProcessor.register_for_auto_class()
