@@ -41,6 +41,9 @@ class LRSAConfig(PreTrainedConfig):
             How many learned query tokens, with `image_rationale_reader="queries"`.
         decoder_layers (`int`, *optional*, defaults to 3):
             Layers of the fresh decoder of an encoder-only text model.
+        decoder_pointer_input (`str`, *optional*, defaults to `"states"`):
+            What a pointer is to the decoder as its next input: the encoder's `"states"` of the column, or its token's
+            `"embeddings"`, as in BARTABSA.
         num_special_targets (`int`, *optional*, defaults to 2):
             Target ids before the polarities: 0 BOS, 1 EOS and padding.
         pointer_offset (`int`, *optional*):
@@ -72,6 +75,7 @@ class LRSAConfig(PreTrainedConfig):
     image_rationale_reader: Literal["text", "queries"] = "text"
     num_rationale_queries: int = 8
     decoder_layers: int = 3
+    decoder_pointer_input: Literal["states", "embeddings"] = "states"
     num_special_targets: int = 2
     pointer_offset: int | None = None
     end_points_to: Literal["first", "last"] = "first"

@@ -90,11 +90,14 @@ class LRSAModel(LRSAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.encoder.set_input_embeddings(value)
 
-    def embed_targets(self, target_ids: torch.LongTensor, text_embeds: torch.FloatTensor) -> torch.FloatTensor:
-        """Embeds target ids (batch, length): a pointer as the token it points at, others by their own embedding."""
+    def embed_targets(self, target_ids: torch.LongTensor, encoder_outputs: LRSAEncoderOutput) -> torch.FloatTensor:
+        """Embeds target ids (batch, length): a pointer by the column it points at, others by their own embedding."""
         offset = self.config.pointer_offset
-        columns = (target_ids - offset).clamp(0, text_embeds.shape[1] - 1)
-        pointed = text_embeds.gather(1, columns.unsqueeze(-1).expand(-1, -1, text_embeds.shape[-1]))
+        source = encoder_outputs.text_embeds
+        if self.config.decoder_pointer_input == "states":
+            source = encoder_outputs.last_hidden_state[:, -source.shape[1] :]
+        columns = (target_ids - offset).clamp(0, source.shape[1] - 1)
+        pointed = source.gather(1, columns.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
         own = self.target_embeddings(target_ids.clamp(max=offset - 1))
         return torch.where((target_ids >= offset).unsqueeze(-1), pointed, own)
 
@@ -153,7 +156,7 @@ class LRSAModel(LRSAPreTrainedModel):
                 (len(encoder_outputs.text_embeds), 1), self.config.bos_token_id, device=encoder_outputs.text_embeds.device
             )
         decoder_outputs = self.decoder(
-            inputs_embeds=self.embed_targets(decoder_input_ids, encoder_outputs.text_embeds),
+            inputs_embeds=self.embed_targets(decoder_input_ids, encoder_outputs),
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=encoder_outputs.source_mask.long(),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,28 @@ def load_posts(
         raise PostError(f"{path}: the file is empty; one JSON object a line is expected.")
     if missing:
         logger.warning(f"{path}: {missing} of {len(rows)} pictures are not in {folder}; these posts count as without.")
+    return to_dataset(rows)
+
+
+def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
+    """Makes a data set of checked rows; its fingerprint follows from their content, so that caches are found again."""
     dataset = Dataset.from_list(rows, features=FEATURES)
-    content = json.dumps(rows, ensure_ascii=False, sort_keys=True)
-    dataset._fingerprint = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    pictures = [Path(row["image"]).stat() for row in rows if isinstance(row["image"], str)]
+    content = [rows, [(picture.st_size, picture.st_mtime_ns) for picture in pictures]]
+    dataset._fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return dataset
+
+
+def one_post(post: dict[str, Any], image: str | None = None) -> Dataset:
+    """Makes a data set of one post (from `check_post`), with its picture given as a file or URL."""
+    if image is not None:
+        try:
+            buffer = BytesIO()
+            open_image(image).save(buffer, format="PNG")
+        except ValueError as error:
+            raise PostError(f"--image: {error}") from error
+        post = {**post, "image": {"bytes": buffer.getvalue(), "path": None}}
+    return Dataset.from_list([post], features=FEATURES)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

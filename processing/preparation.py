@@ -9,18 +9,16 @@ from datasets import Dataset, config
 from .processing_lrsa import LRSAProcessor
 
 
-# Columns that a prepared data set keeps of the posts, for pictures and for what is written about predictions.
-KEPT_COLUMNS = ("id", "image", "aspects")
+def cache_folder() -> Path:
+    """Returns `LRSA_CACHE`, by default `lrsa` in the cache of `datasets`."""
+    folder = Path(os.environ.get("LRSA_CACHE") or Path(config.HF_DATASETS_CACHE) / "lrsa")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def cache_file(*parts: str) -> str:
-    """Returns the path of the Arrow file that holds what is computed from `parts`.
-
-    Under `LRSA_CACHE`, by default `lrsa` in the cache of `datasets`.
-    """
-    folder = Path(os.environ.get("LRSA_CACHE") or Path(config.HF_DATASETS_CACHE) / "lrsa")
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.arrow")
+    """Returns the path of the Arrow file that holds what is computed from `parts`."""
+    return str(cache_folder() / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.arrow")
 
 
 def fingerprint(processor: LRSAProcessor) -> str:
@@ -76,22 +74,18 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
                 columns.setdefault(name, []).append(value)
         return columns
 
-    pictures = posts.select_columns(["image"]) if any_image(posts) else None
-    key = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, str(rationales))
-    kept = [name for name in KEPT_COLUMNS if name != "image"]
+    path = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, str(rationales))
     prepared = posts.select_columns([name for name in posts.column_names if name != "image"]).map(
         prepare,
         batched=True,
         batch_size=256,
-        remove_columns=[name for name in posts.column_names if name not in (*KEPT_COLUMNS, "text")],
-        cache_file_name=key,
+        remove_columns=[name for name in posts.column_names if name not in ("id", "aspects", "image")],
+        cache_file_name=path,
         desc="Tokenising",
     )
-    prepared = prepared.rename_column("aspects", "gold") if "aspects" in kept else prepared
-    prepared._fingerprint = Path(key).stem
-    if pictures is not None:
-        prepared = prepared.add_column("image", pictures.data.column("image"), feature=pictures.features["image"])
-        prepared._fingerprint = Path(key).stem
+    if any_image(posts):
+        prepared = prepared.add_column("image", posts.data.column("image"), feature=posts.features["image"])
+    prepared._fingerprint = Path(path).stem
     return prepared
 
 

@@ -1,0 +1,113 @@
+"""The commands of `lrsa`: each parses its arguments, calls, and prints."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from modeling_lrsa.predictor import predict_posts
+from modeling_lrsa.pretrained_parts import PartError
+from modeling_lrsa.trainer import LRSATrainingArguments
+from modeling_lrsa.training import DataArguments, ModelArguments, evaluate as score, load_model, train as run, write_whole
+from processing import PostError, load_posts
+from processing.posts import check_post, one_post
+
+from .cli import dump_lines, print_scores, read_recipe
+
+
+TASKS = ("mabsa", "mate", "masc")
+
+
+def train(argv: list[str]) -> None:
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, LRSATrainingArguments),
+        prog="lrsa train",
+        usage="lrsa train [RECIPE.yaml] [--argument value ...]",
+        description="Trains on the train split, selects on the validation split. A recipe gives values, flags go before it.",
+    )
+    parser.set_defaults(output_dir="runs/train")
+    if argv and not argv[0].startswith("-"):
+        recipe = read_recipe(argv[0])
+        known = {action.dest for action in parser._actions}
+        if unknown := sorted(set(recipe) - known):
+            raise PostError(f"{argv[0]}: {unknown[0]} is no argument; `lrsa train --help` lists them.")
+        parser.set_defaults(**recipe)
+        argv = argv[1:]
+    parser.set_defaults(disable_tqdm=not sys.stderr.isatty())
+    try:
+        model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(argv)
+        results = run(model_arguments, data_arguments, training_arguments)
+    except (PartError, TypeError) as error:
+        raise PostError(str(error)) from error
+    print(f"\nValidation split, step {results['best_step']}, seed {results['seed']}:")
+    print_scores(results["validation"])
+    print(f"Model: {training_arguments.output_dir}/model; scores: {training_arguments.output_dir}/results.json")
+
+
+def evaluate(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="lrsa evaluate", description="Prints JMASA and MATE of free decoding, and MASC of the gold spans, in percent."
+    )
+    add_input_arguments(parser)
+    parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")
+    parser.add_argument("--output", help="JSON file for the scores")
+    args = parser.parse_args(argv)
+    posts = load_posts(args.posts, args.split, args.images, args.on_bad_image)
+    if None in posts["aspects"]:
+        raise PostError(f"{args.posts}: post {posts['id'][posts['aspects'].index(None)]} has no `aspects` to score against.")
+    model, processor = load_model(args.model)
+    scores = score(model, processor, posts, args.batch_size, args.num_beams, sys.stderr.isatty())
+    print_scores(scores)
+    if args.output:
+        import json
+
+        write_whole(Path(args.output), json.dumps(scores, indent=2) + "\n")
+        print(f"Scores of {len(posts)} posts: {args.output}")
+
+
+def predict(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="lrsa predict",
+        description='Writes one line {"id", "aspects": [prediction, ...]} for each post, or answers for one post given by '
+        "--text.",
+    )
+    add_input_arguments(parser, posts_optional=True)
+    parser.add_argument("--split", help="split of a folder")
+    parser.add_argument("--output", help="JSON Lines file (default: standard output)")
+    parser.add_argument("--task", choices=TASKS, default="mabsa", help="masc asks the polarity of the given spans")
+    parser.add_argument("--text", help="one post in place of POSTS")
+    parser.add_argument("--image", help="its picture: file or URL")
+    parser.add_argument("--image-rationale", help="what the picture shows and conveys")
+    parser.add_argument("--text-rationale", help="what the text means")
+    args = parser.parse_args(argv)
+    if (args.text is None) == (args.posts is None):
+        parser.error("give either POSTS or --text")
+    if args.text is not None:
+        post = {"text": args.text, "image_rationale": args.image_rationale, "text_rationale": args.text_rationale}
+        posts = one_post(check_post(post, "--text"), args.image)
+    else:
+        posts = load_posts(args.posts, args.split, args.images, args.on_bad_image)
+        if not hasattr(posts, "select"):
+            raise PostError(f"{args.posts}: is a folder; name one of its splits by --split.")
+    model, processor = load_model(args.model)
+    found = predict_posts(
+        model, processor, posts, args.task, args.batch_size, args.num_beams, args.text is None and sys.stderr.isatty()
+    )
+    lines = dump_lines({"id": name, "aspects": aspects} for name, aspects in zip(posts["id"], found))
+    if args.output:
+        write_whole(Path(args.output), lines)
+        print(f"{sum(map(len, found))} aspects in {len(posts)} posts: {args.output}")
+    else:
+        print(lines, end="")
+
+
+def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:
+    parser.add_argument("model", help="folder or id of an LRSA model")
+    parser.add_argument("posts", nargs="?" if posts_optional else None, help="JSON Lines file, or folder of splits")
+    parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
+    parser.add_argument(
+        "--on-bad-image", choices=("error", "skip"), default="error", help="a picture that can't be read (default: error)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="posts at a time (default: %(default)s)")
+    parser.add_argument("--num-beams", type=int, default=1, help="beams of the search (default: %(default)s)")

@@ -1,0 +1,189 @@
+"""Trains and evaluates from arguments: what `lrsa train` and `lrsa evaluate` do."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
+
+from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
+from processing.preparation import prepare_posts
+
+from .frozen_states import add_frozen_states, collator_for
+from .modeling_lrsa import LRSAForMABSA
+from .predictor import all_polarities, gold_aspects, predict_posts
+from .pretrained_parts import resolve_part
+from .trainer import LRSATrainer, LRSATrainingArguments, gates
+
+
+@dataclass
+class ModelArguments:
+    """What to train. Fields of `LRSAConfig` that are left out keep its defaults."""
+
+    model: str | None = field(
+        default=None, metadata={"help": "Folder or id of an LRSA model to go on from. Excludes text_model."}
+    )
+    text_model: str = field(
+        default="embedded/minilm-l6", metadata={"help": "Folder, id or embedded part: encoder or encoder-decoder."}
+    )
+    vision_model: str | None = field(default=None, metadata={"help": "Folder, id or embedded part: vision model."})
+    freeze_vision: bool | None = field(default=None, metadata={"help": "Leave the vision model as it is."})
+    num_fusion_layers: int | None = field(default=None, metadata={"help": "Dual cross-attention blocks; 0: baseline."})
+    fusion_position: str | None = field(default=None, metadata={"help": "before or after (the encoder's layers)."})
+    rationale_encoder: str | None = field(default=None, metadata={"help": "frozen or shared."})
+    image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
+    decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
+    max_rationale_length: int = field(default=128, metadata={"help": "Tokens kept of a rationale."})
+
+    def config_fields(self) -> dict:
+        names = ("freeze_vision", "num_fusion_layers", "fusion_position", "rationale_encoder")
+        names += ("image_rationale_reader", "decoder_layers")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    data: str = field(default="examples/posts", metadata={"help": "Folder with train.jsonl and validation.jsonl."})
+    images: str | None = field(default=None, metadata={"help": "Folder of the pictures; default: images/ in data."})
+    on_bad_image: str = field(default="error", metadata={"help": "error, or skip: a warning and no picture."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+    )
+
+
+def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
+    """Builds a model and its processor from pre-trained parts, or loads both."""
+    if arguments.model is not None:
+        return load_model(arguments.model)
+    text = resolve_part(arguments.text_model)
+    vision = resolve_part(arguments.vision_model) if arguments.vision_model else None
+    try:
+        model = LRSAForMABSA.from_text_vision_pretrained(text, vision, **arguments.config_fields())
+        image_processor = AutoImageProcessor.from_pretrained(vision) if vision else None
+        tokenizer = AutoTokenizer.from_pretrained(text, add_prefix_space=True)
+    except OSError as error:
+        raise PostError(f"{arguments.text_model}, {arguments.vision_model}: can't be loaded: {error}") from error
+    config = model.config
+    processor = LRSAProcessor(
+        image_processor,
+        tokenizer,
+        num_special_targets=config.num_special_targets,
+        id2label=config.id2label,
+        pointer_offset=config.pointer_offset,
+        end_points_to=config.end_points_to,
+        max_text_length=config.max_text_length,
+        max_rationale_length=arguments.max_rationale_length,
+    )
+    return model, processor
+
+
+def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
+    """Loads a trained model and its processor from one folder or repository."""
+    try:
+        return LRSAForMABSA.from_pretrained(name), LRSAProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise PostError(f"{name}: no LRSA model with its processor: {str(error).splitlines()[0]}") from error
+
+
+def train(
+    model_arguments: ModelArguments, data_arguments: DataArguments, training_arguments: LRSATrainingArguments
+) -> dict:
+    """Trains, selects on the validation split, and saves the model to `model` in the output folder.
+
+    Writes `results.json` beside it: the scores of the validation split, the development curve and the gates.
+
+    Returns:
+        What `results.json` holds.
+    """
+    args = training_arguments
+    set_seed(args.seed)
+    posts = load_posts(
+        data_arguments.data, images=data_arguments.images, on_bad_image=data_arguments.on_bad_image
+    )
+    for split in ("train", "validation"):
+        if isinstance(posts, Dataset) or split not in posts:
+            raise PostError(f"{data_arguments.data}: a folder with train.jsonl and validation.jsonl is expected.")
+        if any(polarity is None for polarity in all_polarities(posts[split])):
+            raise PostError(f"{data_arguments.data}/{split}.jsonl: aspects without polarity can't be learnt from; add it.")
+    model, processor = build_model(model_arguments)
+    data = {}
+    for split in ("train", "validation"):
+        prepared = prepare_posts(posts[split], processor, rationales=model.config.num_fusion_layers > 0)
+        data[split] = add_frozen_states(prepared, model, processor)
+
+    args.predict_with_generate = True
+    callbacks = []
+    if data_arguments.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(data_arguments.early_stopping_patience))
+    trainer = LRSATrainer(
+        model=model,
+        args=args,
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
+        data_collator=collator_for(model, processor),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+
+    output = Path(args.output_dir)
+    results = {
+        "validation": evaluate(model, processor, posts["validation"], args.per_device_eval_batch_size),
+        "best_step": trainer.state.best_global_step,
+        "curve": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+        "gates": gates(model),
+        "seed": args.seed,
+    }
+    if trainer.is_world_process_zero():
+        save_whole(output / "model", model, processor)
+        write_whole(output / "results.json", json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def evaluate(
+    model: LRSAForMABSA,
+    processor: LRSAProcessor,
+    posts: Dataset,
+    batch_size: int = 32,
+    num_beams: int = 1,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Scores JMASA and MATE of free decoding, and MASC of the gold spans' polarities, all in percent.
+
+    See `compute_mabsa_metrics` for the names.
+    """
+    gold = gold_aspects(posts)
+    joint = predict_posts(model, processor, posts, "mabsa", batch_size, num_beams, progress)
+    metrics = compute_mabsa_metrics(joint, gold)
+    classified = predict_posts(model, processor, posts, "masc", batch_size, num_beams, progress)
+    masc = compute_mabsa_metrics(classified, gold)
+    return metrics | {name: value for name, value in masc.items() if name.startswith("masc_")}
+
+
+def save_whole(folder: Path, *parts) -> None:
+    """Saves parts into a folder that appears whole, in place of a former one."""
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        for part in parts:
+            part.save_pretrained(fresh)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that appears whole, in place of a former one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
