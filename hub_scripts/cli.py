@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from . import commands
 
+    if not sys.stderr.isatty():
+        commands.hide_progress()
     try:
         getattr(commands, parsed.command)(parsed.arguments)
     except PostError as error:

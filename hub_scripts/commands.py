@@ -1,10 +1,13 @@
 """The commands of `lrsa`: each parses its arguments, calls, and prints."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+import datasets
 from transformers import HfArgumentParser
+from transformers.utils import logging
 
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.pretrained_parts import PartError
@@ -17,6 +20,12 @@ from .cli import dump_lines, print_scores, read_recipe
 
 
 TASKS = ("mabsa", "mate", "masc")
+
+
+def hide_progress() -> None:
+    """Progress bars are for terminals."""
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
 
 
 def train(argv: list[str]) -> None:
@@ -60,8 +69,6 @@ def evaluate(argv: list[str]) -> None:
     scores = score(model, processor, posts, args.batch_size, args.num_beams, sys.stderr.isatty())
     print_scores(scores)
     if args.output:
-        import json
-
         write_whole(Path(args.output), json.dumps(scores, indent=2) + "\n")
         print(f"Scores of {len(posts)} posts: {args.output}")
 

@@ -26,9 +26,10 @@ class LRSAConfig(PreTrainedConfig):
             Whether the vision model is left as it is: no gradients, running statistics unchanged.
         num_fusion_layers (`int`, *optional*, defaults to 1):
             Number of dual cross-attention blocks. 0 is the baseline, which takes no rationales.
-        fusion_position (`str`, *optional*, defaults to `"before"`):
-            `"before"`: one block in front of each of the first `num_fusion_layers` layers of the text encoder, so a single
-            one stands between embedding and encoder. `"after"`: all of them on the encoder's output.
+        fusion_position (`str`, *optional*, defaults to `"inside"`):
+            `"before"`: between the embedding and the text encoder. `"inside"`: one block in front of each of the last
+            `num_fusion_layers` layers of the text encoder, reading the rationale's states at that depth. `"after"`: on the
+            encoder's output. Before and after, a block reads the rationale encoder's output.
         fusion_dropout (`float`, *optional*, defaults to 0.1):
             Dropout on what the blocks add, and on their attention weights.
         rationale_encoder (`str`, *optional*, defaults to `"frozen"`):
@@ -69,7 +70,7 @@ class LRSAConfig(PreTrainedConfig):
     image_feature_size: int | None = None
     freeze_vision: bool = True
     num_fusion_layers: int = 1
-    fusion_position: Literal["before", "after"] = "before"
+    fusion_position: Literal["before", "inside", "after"] = "inside"
     fusion_dropout: float | int = 0.1
     rationale_encoder: Literal["frozen", "shared"] = "frozen"
     image_rationale_reader: Literal["text", "queries"] = "text"
@@ -112,7 +113,7 @@ class LRSAConfig(PreTrainedConfig):
                     "`LRSAForMABSA.from_text_vision_pretrained` measures them from the vision model."
                 )
         layers = self.text_config.num_hidden_layers
-        if self.num_fusion_layers < 0 or (self.fusion_position == "before" and self.num_fusion_layers > layers):
+        if self.num_fusion_layers < 0 or (self.fusion_position == "inside" and self.num_fusion_layers > layers):
             raise ValueError(
                 f"num_fusion_layers={self.num_fusion_layers} must be between 0 and the {layers} layers of the text encoder."
             )
@@ -128,6 +129,11 @@ class LRSAConfig(PreTrainedConfig):
     def has_images(self) -> bool:
         """Whether the model has an image side, and with it an image block in front of the text."""
         return bool(self.num_image_tokens)
+
+    @property
+    def num_rationale_depths(self) -> int:
+        """At how many depths a rationale's states are read."""
+        return self.num_fusion_layers if self.fusion_position == "inside" else min(1, self.num_fusion_layers)
 
     @property
     def max_text_length(self) -> int:

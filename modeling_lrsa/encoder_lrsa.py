@@ -126,7 +126,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
                     self.rationale_model.pooler = None
             if config.image_rationale_reader == "queries":
                 self.rationale_queries = nn.Parameter(torch.empty(config.num_rationale_queries, hidden_size))
-            if config.fusion_position == "before":
+            if config.fusion_position != "after":
                 self._fuse_before_layers()
         self.freeze_parts()
         self.post_init()
@@ -145,8 +145,14 @@ class LRSAEncoder(LRSAPreTrainedModel):
                 f"{type(self.text_model).__name__} does not hand keyword arguments to its layers, so fusion can't stand in "
                 "front of them: use fusion_position='after'."
             )
-        for index, layer in enumerate(layers):
-            layer.register_forward_pre_hook(FuseBefore(self.fusion, index), with_kwargs=True)
+        number = self.config.num_fusion_layers
+        for depth, layer in enumerate(layers):
+            if self.config.fusion_position == "before":
+                indices = range(number if depth == 0 else 0)
+            else:
+                first = max(0, depth - len(layers) + number)
+                indices = range(first, depth - len(layers) + number + 1)
+            layer.register_forward_pre_hook(FuseBefore(self.fusion, indices), with_kwargs=True)
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -178,10 +184,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
             input_ids, attention_mask: (batch, rationale tokens).
 
         Returns:
-            (batch, rationale tokens, fusion layers, hidden). Layer i in front of encoder layer i reads the states that
-            enter that layer of the rationale encoder; fusion after the encoder reads its output.
+            (batch, rationale tokens, depths, hidden): with `fusion_position="inside"` the states that enter the last
+            layers, one for each fusion layer; otherwise the rationale encoder's output.
         """
-        number = self.config.num_fusion_layers
         # A rationale that is missing has nothing to attend to; its states are never read.
         mask = attention_mask.bool()
         mask = mask | ~mask.any(-1, keepdim=True)
@@ -189,18 +194,20 @@ class LRSAEncoder(LRSAPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             model = self.rationale_model if frozen else self.text_model
             outputs = model(
-                inputs_embeds=model.get_input_embeddings()(input_ids), attention_mask=mask.long(), output_hidden_states=True
+                inputs_embeds=model.get_input_embeddings()(input_ids),
+                attention_mask=mask.long(),
+                output_hidden_states=self.config.fusion_position == "inside",
             )
-        if self.config.fusion_position == "after":
-            return outputs.last_hidden_state.unsqueeze(2).expand(-1, -1, number, -1)
-        return torch.stack(outputs.hidden_states[:number], dim=2)
+        if self.config.fusion_position != "inside":
+            return outputs.last_hidden_state.unsqueeze(2)
+        return torch.stack(outputs.hidden_states[-self.config.num_fusion_layers - 1 : -1], dim=2)
 
     def _rationale(self, text_embeds, input_ids, attention_mask, states):
-        """Returns the states (batch, tokens, fusion layers, hidden) and mask of one kind of rationale."""
+        """Returns the states (batch, tokens, depths, hidden) and mask of one kind of rationale."""
         batch = text_embeds.shape[0]
         if input_ids is None and states is None:
             # Nothing there in the whole batch: one masked token keeps the block in the graph of a training step.
-            states = text_embeds.new_zeros(batch, 1, self.config.num_fusion_layers, text_embeds.shape[-1])
+            states = text_embeds.new_zeros(batch, 1, self.config.num_rationale_depths, text_embeds.shape[-1])
             return states, torch.zeros(batch, 1, dtype=torch.bool, device=text_embeds.device)
         if attention_mask is None:
             attention_mask = torch.ones((input_ids if states is None else states).shape[:2], device=text_embeds.device)
@@ -298,7 +305,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
 
         attentions = [] if output_fusion_attentions else None
         fusion = None if rationales is None else FusionInputs(source_mask, num_image_tokens, *rationales, attentions)
-        if self.config.num_fusion_layers and self.config.fusion_position == "before":
+        if self.config.num_fusion_layers and self.config.fusion_position != "after":
             kwargs["fusion"] = fusion
         outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)
         hidden_states = outputs.last_hidden_state

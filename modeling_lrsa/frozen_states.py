@@ -24,7 +24,7 @@ def weights_key(module: nn.Module, *parts: object) -> str:
 def add_frozen_states(dataset: Dataset, model: LRSAForMABSA, processor: LRSAProcessor, batch_size: int = 32) -> Dataset:
     """Puts the outputs of the model's frozen parts into a prepared data set, in place of what they are computed from.
 
-    A frozen rationale encoder gives `image_rationale_states` and `text_rationale_states`, (tokens, fusion layers, hidden) a
+    A frozen rationale encoder gives `image_rationale_states` and `text_rationale_states`, (tokens, depths, hidden) a
     row; a frozen vision model gives `image_features`, (N_v, D); each as the bytes of a float16 array, empty where there is
     nothing. Computed at the first call and read from disk after that; the file's name follows from data and weights.
     """
@@ -40,7 +40,7 @@ def collator_for(model: LRSAForMABSA, processor: LRSAProcessor) -> DataCollatorF
     """Returns the collator of data sets with the frozen states of `model`."""
     config = model.config
     return DataCollatorForMABSA(
-        processor, (config.num_fusion_layers, config.text_config.hidden_size), config.image_feature_size
+        processor, (config.num_rationale_depths, config.text_config.hidden_size), config.image_feature_size
     )
 
 

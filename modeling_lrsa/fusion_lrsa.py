@@ -131,7 +131,7 @@ class FusionInputs(NamedTuple):
     Attributes:
         source_mask: (batch, image block + text), true at tokens that are there.
         num_image_tokens: width of the image block, 0 without image side.
-        image_rationale, text_rationale: (batch, rationale tokens, fusion layers, hidden).
+        image_rationale, text_rationale: (batch, rationale tokens, depths, hidden).
         image_rationale_mask, text_rationale_mask: (batch, rationale tokens).
         attentions: takes the attention weights of each layer in turn, or `None`.
     """
@@ -162,7 +162,7 @@ class LRSAFusionLayer(nn.Module):
         """
         Args:
             hidden_states: [image block ; text] (batch, source, hidden).
-            index: this layer's place among the fusion layers, and so the depth of the rationale states that it reads.
+            index: this layer's place among the fusion layers; where states come at several depths, the one it reads.
 
         Returns:
             The fused states, of the shape of `hidden_states`.
@@ -170,8 +170,9 @@ class LRSAFusionLayer(nn.Module):
         split = inputs.num_image_tokens
         image, image_mask = hidden_states[:, :split], inputs.source_mask[:, :split]
         text, text_mask = hidden_states[:, split:], inputs.source_mask[:, split:]
-        image_rationale, image_rationale_mask = inputs.image_rationale[:, :, index], inputs.image_rationale_mask
-        text_rationale, text_rationale_mask = inputs.text_rationale[:, :, index], inputs.text_rationale_mask
+        depth = min(index, inputs.text_rationale.shape[2] - 1)
+        image_rationale, image_rationale_mask = inputs.image_rationale[:, :, depth], inputs.image_rationale_mask
+        text_rationale, text_rationale_mask = inputs.text_rationale[:, :, depth], inputs.text_rationale_mask
         weights: tuple = ()
         if self.image is not None:
             image, *weights = self.image(image, image_rationale, image_mask, image_rationale_mask)
@@ -185,16 +186,24 @@ class LRSAFusionLayer(nn.Module):
 
 
 class FuseBefore:
-    """Forward pre-hook of an encoder layer: takes the keyword `fusion` out of the call and fuses the layer's input."""
+    """Forward pre-hook of an encoder layer: takes the keyword `fusion` out of the call and fuses the layer's input.
 
-    def __init__(self, layers: nn.ModuleList, index: int):
+    Args:
+        layers: all fusion layers.
+        indices: those that stand in front of this encoder layer.
+    """
+
+    def __init__(self, layers: nn.ModuleList, indices: range):
         self.layers = layers
-        self.index = index
+        self.indices = indices
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         inputs = kwargs.pop("fusion", None)
-        if inputs is not None and self.index < len(self.layers):
-            args = (self.layers[self.index](args[0], inputs, self.index), *args[1:])
+        if inputs is not None and len(self.indices):
+            hidden_states = args[0]
+            for index in self.indices:
+                hidden_states = self.layers[index](hidden_states, inputs, index)
+            args = (hidden_states, *args[1:])
         return args, kwargs
 
 

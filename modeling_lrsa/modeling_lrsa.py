@@ -236,13 +236,15 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         return model.to(dtype).eval()
 
     def initialize_fusion(self) -> None:
-        """Gives the fusion layers the self-attention weights of the encoder layers that they stand at."""
+        """Gives the fusion layers the self-attention weights of the encoder layers that they stand at, or next to."""
         fusion = self.model.encoder.fusion
         if not len(fusion):
             return
         layers, _ = encoder_layers(self.model.encoder.text_model)
-        start = 0 if self.config.fusion_position == "before" else max(len(layers) - len(fusion), 0)
-        done = [initialize_fusion_from_layer(block, layer) for block, layer in zip(fusion, layers[start:])]
+        last = len(layers) - 1
+        depths = {"before": [0] * len(fusion), "after": [last] * len(fusion)}
+        depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
+        done = [initialize_fusion_from_layer(block, layers[depth]) for block, depth in zip(fusion, depths)]
         if not all(done):
             name = type(self.model.encoder.text_model).__name__
             logger.warning(f"The self-attention of {name} is not one that fusion can start from: fusion starts at random.")
@@ -306,7 +308,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
             image_rationale_input_ids, image_rationale_attention_mask, text_rationale_input_ids,
             text_rationale_attention_mask (`(batch, rationale tokens)`, *optional*):
                 The rationales; a mask row of zeros is a missing one.
-            image_rationale_states, text_rationale_states (`(batch, rationale tokens, fusion layers, hidden)`, *optional*):
+            image_rationale_states, text_rationale_states (`(batch, rationale tokens, depths, hidden)`, *optional*):
                 What `get_rationale_states` gave, in place of the ids.
             word_ids (`(batch, text)`, *optional*):
                 Word of each text column, -1 at special tokens and padding: pointers then keep to words.

@@ -12,25 +12,31 @@ from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import LRSADualCrossAttention
 
 
+def option(default, help: str):
+    return field(default=default, metadata={"help": f"{help} (default: {default})"})
+
+
 @dataclass
 class LRSATrainingArguments(Seq2SeqTrainingArguments):
-    """`Seq2SeqTrainingArguments` with learning rates by part."""
+    """`Seq2SeqTrainingArguments` with learning rates by part, and defaults that select on the validation split."""
 
-    new_parts_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Learning rate of what is not pre-trained: decoder of an encoder, pointer head, projections. "
-                          "Defaults to learning_rate."},
-    )  # fmt: skip
-    fusion_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the fusion layers. Defaults to learning_rate."}
-    )
-    gate_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the fusion's gates. Defaults to new_parts_learning_rate."}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.remove_unused_columns = False  # the collator reads more than the model takes
+    learning_rate: float = option(1e-4, "Peak learning rate of pre-trained parts.")
+    new_parts_learning_rate: float = option(3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head.")
+    fusion_learning_rate: float = option(1e-4, "Peak learning rate of the fusion layers.")
+    gate_learning_rate: float = option(3e-3, "Peak learning rate of the fusion's gates, which start at zero.")
+    warmup_steps: float = option(0.1, "Steps, or share of all steps, in which learning rates rise.")
+    per_device_train_batch_size: int = option(16, "Posts a step and device.")
+    per_device_eval_batch_size: int = option(64, "Posts at a time in evaluation.")
+    train_sampling_strategy: str = option("group_by_length", "Posts of like length share a batch.")
+    predict_with_generate: bool = option(True, "Score generated sequences in evaluation.")
+    eval_strategy: str = option("epoch", "When to evaluate.")
+    save_strategy: str = option("epoch", "When to save a checkpoint to resume from: epoch, steps, best or no.")
+    logging_strategy: str = option("epoch", "When to log.")
+    load_best_model_at_end: bool = option(True, "End with the best evaluated model.")
+    metric_for_best_model: str = option("jmasa_f1", "Which score is best.")
+    greater_is_better: bool = option(True, "Whether more of it is better.")
+    save_total_limit: int = option(1, "Checkpoints to keep besides the best.")
+    remove_unused_columns: bool = option(False, "The collator reads more than the model takes.")
 
 
 class LRSATrainer(Seq2SeqTrainer):
@@ -54,12 +60,11 @@ class LRSATrainer(Seq2SeqTrainer):
 
     def parameter_groups(self, model: torch.nn.Module) -> list[dict]:
         args = self.args
-        new_parts = getattr(args, "new_parts_learning_rate", None) or args.learning_rate
         rates = {
             "pretrained": args.learning_rate,
-            "new": new_parts,
-            "fusion": getattr(args, "fusion_learning_rate", None) or args.learning_rate,
-            "gate": getattr(args, "gate_learning_rate", None) or new_parts,
+            "new": getattr(args, "new_parts_learning_rate", args.learning_rate),
+            "fusion": getattr(args, "fusion_learning_rate", args.learning_rate),
+            "gate": getattr(args, "gate_learning_rate", args.learning_rate),
         }
         decayed = set(self.get_decay_parameter_names(model))
         groups: dict[tuple[str, bool], list] = {}
@@ -85,7 +90,7 @@ def part_of(name: str, config: LRSAConfig) -> str:
 def gates(model: torch.nn.Module) -> dict[str, float]:
     """Returns the mean absolute gate of each stream, a sign of how much the rationales are used."""
     return {
-        name: float(module.gate.abs().mean())
+        name: module.gate.detach().abs().mean().item()
         for name, module in model.named_modules()
         if isinstance(module, LRSADualCrossAttention)
     }

@@ -32,7 +32,7 @@ class ModelArguments:
     vision_model: str | None = field(default=None, metadata={"help": "Folder, id or embedded part: vision model."})
     freeze_vision: bool | None = field(default=None, metadata={"help": "Leave the vision model as it is."})
     num_fusion_layers: int | None = field(default=None, metadata={"help": "Dual cross-attention blocks; 0: baseline."})
-    fusion_position: str | None = field(default=None, metadata={"help": "before or after (the encoder's layers)."})
+    fusion_position: str | None = field(default=None, metadata={"help": "before, inside or after the encoder."})
     rationale_encoder: str | None = field(default=None, metadata={"help": "frozen or shared."})
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
@@ -68,6 +68,8 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
         tokenizer = AutoTokenizer.from_pretrained(text, add_prefix_space=True)
     except OSError as error:
         raise PostError(f"{arguments.text_model}, {arguments.vision_model}: can't be loaded: {error}") from error
+    except ValueError as error:
+        raise PostError(str(error)) from error
     config = model.config
     processor = LRSAProcessor(
         image_processor,
@@ -101,6 +103,8 @@ def train(
         What `results.json` holds.
     """
     args = training_arguments
+    if data_arguments.early_stopping_patience is not None and not args.load_best_model_at_end:
+        raise PostError("early_stopping_patience needs load_best_model_at_end: true.")
     set_seed(args.seed)
     posts = load_posts(
         data_arguments.data, images=data_arguments.images, on_bad_image=data_arguments.on_bad_image
@@ -116,7 +120,6 @@ def train(
         prepared = prepare_posts(posts[split], processor, rationales=model.config.num_fusion_layers > 0)
         data[split] = add_frozen_states(prepared, model, processor)
 
-    args.predict_with_generate = True
     callbacks = []
     if data_arguments.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(data_arguments.early_stopping_patience))
@@ -129,7 +132,8 @@ def train(
         processing_class=processor,
         callbacks=callbacks,
     )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    resume = args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=resume.lower() == "true" or resume if resume else None)
 
     output = Path(args.output_dir)
     results = {

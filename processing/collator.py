@@ -15,12 +15,12 @@ _LISTS = ("labels", "aspect_spans", "image_rationale_input_ids", "text_rationale
 class DataCollatorForMABSA:
     """Pads posts to the longest of the batch.
 
-    Takes rows from `prepare_posts`, with or without the columns of `add_frozen_states`, or posts from `load_posts`, which are
-    then tokenised on the fly. With `Trainer`, set `remove_unused_columns=False`.
+    Takes rows from `prepare_posts`, with or without the columns of `add_frozen_states`, or posts from `load_posts`,
+    which are then tokenised on the fly. With `Trainer`, set `remove_unused_columns=False`.
 
     Args:
         processor: the model's processor.
-        state_shape: (fusion layers, hidden) of cached rationale states.
+        state_shape: (depths, hidden) of cached rationale states.
         feature_size: width of cached image features.
     """
 

@@ -16,8 +16,8 @@ def default_id2label() -> dict[int, str]:
 class IndexFormat:
     """Target ids of the pointer decoder, after BARTABSA (Yan et al., 2021).
 
-    A post is written as `start_1, end_1, polarity_1, ..., start_k, end_k, polarity_k, EOS`. Target ids are, in this order,
-    the special targets (0 BOS, 1 EOS and padding, ...), the polarities, and the columns of the source text:
+    A post is written as `start_1, end_1, polarity_1, ..., start_k, end_k, polarity_k, EOS`. Target ids are, in this
+    order, the special targets (0 BOS, 1 EOS and padding, ...), the polarities, and the columns of the source text:
     `column + pointer_offset`.
 
     Args:
@@ -57,9 +57,9 @@ class IndexFormat:
         return columns[0], last[0] if self.end_points_to == "first" else last[-1]
 
     def encode(self, spans: Sequence[tuple[int, int, str]], word_ids: Sequence[int]) -> list[int]:
-        """Returns the target sequence of `(start word, end word (exclusive), polarity)` triples, sorted by start, with EOS.
+        """Returns the target sequence of `(start word, end word (exclusive), polarity)` triples.
 
-        Spans whose words were cut off are left out.
+        Sorted by start, with EOS. Spans whose words were cut off are left out.
         """
         targets: list[int] = []
         for start, end, polarity in sorted(spans):
@@ -69,10 +69,10 @@ class IndexFormat:
         return targets + [EOS_TARGET_ID]
 
     def decode(self, targets: Sequence[int], word_ids: Sequence[int]) -> list[tuple[int, int, str, int]]:
-        """Returns `(start word, end word (exclusive), polarity, position of the triple's start in targets)` of each triple.
+        """Returns `(start word, end word (exclusive), polarity, position of its start in targets)` of each triple.
 
-        `targets` may begin with special targets (the prefix), which are passed over, and ends at the first EOS. What is no
-        triple of two word columns in order and a polarity is dropped; of triples that overlap, the first is kept.
+        `targets` may begin with special targets (the prefix), which are passed over, and ends at the first EOS. What
+        is no triple of two word columns in order and a polarity is dropped; of triples that overlap, the first stays.
         """
         first = 0
         while first < len(targets) and targets[first] < self.num_special_targets and targets[first] != EOS_TARGET_ID:
@@ -87,7 +87,10 @@ class IndexFormat:
             if target >= self.pointer_offset:
                 continue
             if len(group) == 3 and target >= self.num_special_targets:
-                words = [word_ids[t - self.pointer_offset] if t - self.pointer_offset < len(word_ids) else -1 for t in group[:2]]
+                words = [
+                    word_ids[t - self.pointer_offset] if t - self.pointer_offset < len(word_ids) else -1
+                    for t in group[:2]
+                ]
                 start, end = words[0], words[1] + 1
                 overlaps = any(start < other_end and other_start < end for other_start, other_end, *_ in triples)
                 if 0 <= start < end and words[1] >= 0 and not overlaps:

@@ -23,14 +23,14 @@ def compute_mabsa_metrics(
 
     * **JMASA**: micro precision, recall and F1 over exact (span, polarity).
     * **MATE**: the same over exact spans.
-    * **MASC**: accuracy, macro F1 and weighted F1 of the polarity, over the gold spans that are also predicted (all of them
-      with `task="masc"`); `masc_matched` is their share in percent.
+    * **MASC**: accuracy, macro F1 and weighted F1 of the polarity, over the gold spans that are also predicted (all of
+      them with `task="masc"`); `masc_matched` is their share in percent.
 
-    Against the reference implementation of VLP-MABSA and AoM: counts are the same for every sequence that the grammar can
-    produce. Two things differ otherwise. It keeps the last of several triples on one span and drops malformed groups,
-    neither of which can occur here. Its "sc_f" is the harmonic mean of macro precision and macro recall over the tags it
-    has seen; ours is the mean of the F1 of each polarity in the gold data, as the literature reports it. It rounds to two
-    decimals; we do not.
+    Against the reference implementation of VLP-MABSA and AoM: counts are the same for every sequence that the grammar
+    can produce. Two things differ otherwise. It keeps the last of several triples on one span and drops malformed
+    groups, neither of which can occur here. Its "sc_f" is the harmonic mean of macro precision and macro recall over
+    the tags it has seen; ours is the mean of the F1 of each polarity in the gold data, as the literature reports it.
+    It rounds to two decimals; we do not.
 
     Args:
         predictions: for each post a list of `{"start", "end", "polarity"}` (what `post_process_mabsa` gives).

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
@@ -51,7 +53,8 @@ def load_posts(
         split: for a folder, the one split to read; otherwise all that are there are read.
         images: folder of the pictures that `image` names. Defaults to `images/` beside the file. A picture that is not
             there counts as none, with one warning for all.
-        on_bad_image: a picture that is there and can't be read: `"error"`, or `"skip"` for a warning and a post without.
+        on_bad_image: a picture that is there and can't be read: `"error"`, or `"skip"` for a warning and a post
+            without.
         labels: polarities that may occur.
 
     Returns:
@@ -67,8 +70,11 @@ def load_posts(
             raise PostError(f"{path}: there is no {split}.jsonl; found {', '.join(found) or 'none'}.")
         if not found:
             raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
-        read = {name: load_posts(path / f"{name}.jsonl", None, images, on_bad_image, labels) for name in found}
-        return read[split] if split else DatasetDict(read)
+        if split is not None:
+            return load_posts(path / f"{split}.jsonl", None, images, on_bad_image, labels)
+        return DatasetDict(
+            {name: load_posts(path / f"{name}.jsonl", None, images, on_bad_image, labels) for name in found}
+        )
     if not path.is_file():
         raise PostError(f"{path}: no such file or folder.")
 
@@ -79,7 +85,7 @@ def load_posts(
         post["id"] = post["id"] or f"{path.stem}-{line}"
         if post["image"] is not None:
             picture = folder / post["image"]
-            if not picture.is_file():
+            if not os.path.isfile(picture):  # false, too, for what can be no file's name
                 missing += 1
                 post["image"] = None
             else:
@@ -127,7 +133,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 continue
             try:
                 yield number, json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise PostError(f"{path}:{number}: no JSON ({error}); one object a line is expected.") from error
 
 
@@ -141,17 +147,23 @@ def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> 
     def fail(field: str, problem: str):
         raise PostError(f"{where}: {field}: {problem}")
 
+    def check_characters(field: str, value: str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            fail(field, "holds half of a surrogate pair, which is no character; repair the export.")
+
     if not isinstance(row, dict):
         fail("row", f"a JSON object is expected, this is {json.dumps(row)[:40]}.")
     has_text, has_words = row.get("text") is not None, row.get("words") is not None
     if has_text == has_words:
-        fail("text", "give `text` (a string) or `words` (a list of words), " + ("not both." if has_text else "none is here."))
+        fail(
+            "text",
+            "give `text` (a string) or `words` (a list of words), " + ("not both." if has_text else "none is here."),
+        )
     if has_text:
         text = row["text"]
         if not isinstance(text, str):
             fail("text", "a string is expected.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            fail("text", "holds half of a surrogate pair, which is no character; repair the export.")
+        check_characters("text", text)
         characters, units = len(text), "characters"
         boundaries = split_words(text) if len(text) <= MAX_CHARACTERS else []
     else:
@@ -160,14 +172,21 @@ def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> 
             fail("words", "a list of strings is expected.")
         for index, word in enumerate(words):
             if not isinstance(word, str) or word.split() != [word]:
-                fail(f"words[{index}]", f"{word!r} is no word: non-empty strings without white space are expected.")
+                problem = f"{shortened(word)} is no word: non-empty strings without white space are expected."
+                fail(f"words[{index}]", problem)
+            check_characters(f"words[{index}]", word)
         characters, units = sum(map(len, words)) + len(words), "words"
     if characters > MAX_CHARACTERS:
-        fail("text" if has_text else "words", f"{characters:,} characters; a post has at most {MAX_CHARACTERS:,}. Split it.")
+        fail(
+            "text" if has_text else "words",
+            f"{characters:,} characters; a post has at most {MAX_CHARACTERS:,}. Split it.",
+        )
 
     for field in ("id", "image", "image_rationale", "text_rationale"):
-        if row.get(field) is not None and not isinstance(row[field], str):
-            fail(field, "a string or null is expected.")
+        if row.get(field) is not None:
+            if not isinstance(row[field], str):
+                fail(field, "a string or null is expected.")
+            check_characters(field, row[field])
 
     aspects = row.get("aspects")
     if aspects is not None and not isinstance(aspects, list):
@@ -182,14 +201,18 @@ def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> 
             if name not in aspect:
                 fail(f"{field}.{name}", "is missing.")
             if not isinstance(aspect[name], int) or isinstance(aspect[name], bool):
-                fail(f"{field}.{name}", f"{aspect[name]!r} is no whole number.")
+                fail(f"{field}.{name}", f"{shortened(aspect[name])} is no whole number.")
         start, end, polarity = aspect["start"], aspect["end"], aspect.get("polarity")
         if not 0 <= start < end <= length:
-            fail(field, f"{start}–{end} lies outside the text of {length} {units} (`end` is exclusive).")
+            fail(
+                field,
+                f"{shortened(start)}–{shortened(end)} lies outside the text of {length} {units} (`end` is exclusive).",
+            )
         if has_text and (start not in {a for a, _ in boundaries} or end not in {b for _, b in boundaries}):
-            fail(field, f"{row['text'][start:end]!r} cuts a word or holds white space at its edge; move it to word borders.")
+            problem = f"{shortened(row['text'][start:end])} cuts a word or holds white space at its edge"
+            fail(field, f"{problem}; move it to word borders.")
         if polarity is not None and polarity not in labels:
-            fail(f"{field}.polarity", f"{polarity!r} is unknown; one of {', '.join(labels)} is expected.")
+            fail(f"{field}.polarity", f"{shortened(polarity)} is unknown; one of {', '.join(labels)} is expected.")
         checked.append({"start": start, "end": end, "polarity": polarity})
     checked.sort(key=lambda aspect: aspect["start"])
     for former, aspect in zip(checked, checked[1:]):

@@ -1,12 +1,28 @@
 """Tokenises a data set of posts once, with a cache."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
-from datasets import Dataset, config
+from datasets import Dataset, Features, List, Value, config
 
 from .processing_lrsa import LRSAProcessor
+
+
+# Declared, since a file is written a thousand rows at a time, and the first thousand may hold empty lists alone.
+_IDS = List(Value("int32"))
+_FEATURES = {
+    "input_ids": _IDS,
+    "word_ids": _IDS,
+    "text": Value("string"),
+    "offsets": List(_IDS),
+    "is_words": Value("bool"),
+    "labels": _IDS,
+    "aspect_spans": List(_IDS),
+    "image_rationale_input_ids": _IDS,
+    "text_rationale_input_ids": _IDS,
+}
 
 
 def cache_folder() -> Path:
@@ -22,10 +38,19 @@ def cache_file(*parts: str) -> str:
 
 
 def fingerprint(processor: LRSAProcessor) -> str:
-    """Returns a key that differs between processors that differ."""
+    """Returns a key that differs between processors that make different rows, whatever they did before."""
+    settings = json.loads(processor.to_json_string())
     tokenizer = processor.tokenizer
-    backend = tokenizer.backend_tokenizer.to_str() if hasattr(tokenizer, "backend_tokenizer") else str(tokenizer.get_vocab())
-    return hashlib.sha256((processor.to_json_string() + backend).encode()).hexdigest()
+    if hasattr(tokenizer, "backend_tokenizer"):
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    else:
+        backend = {"vocab": tokenizer.get_vocab()}
+    # What saving and the last call leave behind, and what makes pixels alone.
+    for name in ("auto_map", "image_processor"):
+        settings.pop(name, None)
+    for name in ("truncation", "padding"):
+        backend.pop(name, None)
+    return hashlib.sha256(json.dumps([settings, backend], sort_keys=True).encode()).hexdigest()
 
 
 def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa", rationales: bool = True) -> Dataset:
@@ -36,50 +61,46 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
         rationales: whether the model takes rationales.
 
     Returns:
-        A data set for `DataCollatorForMABSA`; `text`, `offsets` and `is_words` of each post come along for
-        `post_process_mabsa`. Kept in an Arrow file, whose name follows from the posts' content and the processor.
+        A data set for `DataCollatorForMABSA`, with `labels` where every aspect of every post has its polarity; `text`,
+        `offsets` and `is_words` of each post come along for `post_process_mabsa`. Kept in an Arrow file, whose name
+        follows from the posts' content and the processor.
     """
 
+    gold = list(posts["aspects"])
+    labelled = task != "masc" and all(
+        row is not None and all(aspect["polarity"] is not None for aspect in row) for row in gold
+    )
+    new = ["input_ids", "word_ids", "text", "offsets", "is_words"]
+    new += ["aspect_spans"] if task == "masc" else ["labels"] if labelled else []
+    new += ["image_rationale_input_ids", "text_rationale_input_ids"] if rationales else []
+
     def prepare(batch: dict) -> dict:
-        columns: dict[str, list] = {}
+        columns: dict[str, list] = {name: [] for name in new}
         for index in range(len(batch["id"])):
-            words, text, aspects = batch["words"][index], batch["text"][index], batch["aspects"][index]
+            words, text = batch["words"][index], batch["text"][index]
             encoded = processor(
                 text=[text if words is None else words],
                 image_rationales=[batch["image_rationale"][index]] if rationales else None,
                 text_rationales=[batch["text_rationale"][index]] if rationales else None,
-                aspects=None if aspects is None else [aspects],
+                aspects=[batch["aspects"][index] or []],
                 task=task,
                 padding=False,
             )
             post = encoded.posts[0]
-            row = {
-                "input_ids": encoded["input_ids"][0],
-                "word_ids": encoded["word_ids"][0],
-                "text": post.text,
-                "offsets": post.offsets,
-                "is_words": post.is_words,
-            }
-            if aspects is not None:
-                row["labels"] = encoded.get("labels", [None])[0]
-                row["aspect_spans"] = encoded.get("aspect_spans", [None])[0]
-            if rationales:
-                for kind in ("image", "text"):
-                    # A missing rationale is an empty list.
-                    row[f"{kind}_rationale_input_ids"] = encoded.get(f"{kind}_rationale_input_ids", [[]])[0]
-            for name in ("labels", "aspect_spans"):
-                if row.get(name) is None:
-                    row.pop(name, None)
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
+            row = {name: value[0] for name, value in encoded.items()}
+            row |= {"text": post.text, "offsets": post.offsets, "is_words": post.is_words}
+            for name in new:
+                columns[name].append(row.get(name, []))  # a missing rationale is an empty list
         return columns
 
     path = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, str(rationales))
+    kept = [name for name in posts.column_names if name in ("id", "aspects")]
     prepared = posts.select_columns([name for name in posts.column_names if name != "image"]).map(
         prepare,
         batched=True,
         batch_size=256,
-        remove_columns=[name for name in posts.column_names if name not in ("id", "aspects", "image")],
+        remove_columns=[name for name in posts.column_names if name not in (*kept, "image")],
+        features=Features({name: posts.features[name] for name in kept} | {name: _FEATURES[name] for name in new}),
         cache_file_name=path,
         desc="Tokenising",
     )

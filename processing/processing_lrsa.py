@@ -42,7 +42,10 @@ class EncodedPost:
 
 
 class MABSABatch(BatchFeature):
-    """A `BatchFeature` of tensors alone, with the posts that they came from in `posts`; it survives `to` and pickling."""
+    """A `BatchFeature` of tensors alone, with the posts that they came from in `posts`.
+
+    It survives `to` and pickling.
+    """
 
     def __init__(self, data=None, tensor_type=None, posts: list[EncodedPost] | None = None, **kwargs):
         super().__init__(data, tensor_type, **kwargs)
@@ -62,7 +65,7 @@ class MABSABatch(BatchFeature):
 
 
 class _PartsInUse:
-    """`get_attributes` of an [`LRSAProcessor`]: an instance without image processor has one part less than its class."""
+    """`get_attributes` of an [`LRSAProcessor`]: an instance without image processor has one less than its class."""
 
     def __get__(self, processor, cls):
         if processor is not None and processor.image_processor is None:
@@ -165,19 +168,20 @@ class LRSAProcessor(ProcessorMixin):
         Raises:
             ValueError: a word, an aspect, a polarity, a picture or a length that does not fit; the message says what.
         """
-        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        # Without what the tokenizer was loaded with: it holds the length that some rationale was last cut at.
+        merged = self._merge_kwargs(**kwargs)
         text_kwargs = merged["text_kwargs"]
         single = isinstance(text, str) or bool(is_split_into_words and text and isinstance(text[0], str))
         if single:
             text, images, aspects = [text], [images], None if aspects is None else [aspects]
             image_rationales, text_rationales = [image_rationales], [text_rationales]
-        if text is None:
-            raise ValueError("LRSAProcessor needs `text`; pictures alone have no aspects to point at.")
+        if text is None or not len(text):
+            raise ValueError("LRSAProcessor needs `text`, a post or more; pictures alone have no aspects to point at.")
         number = len(text)
         columns = {"images": images, "image_rationales": image_rationales, "text_rationales": text_rationales}
         columns = {name: [None] * number if value is None else value for name, value in columns.items()}
         for name, value in {**columns, **({} if aspects is None else {"aspects": aspects})}.items():
-            if isinstance(value, str) or len(value) != number:
+            if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != number:
                 raise ValueError(f"`{name}` must have one entry for each of the {number} posts.")
 
         max_length = text_kwargs.get("max_length") or self.max_text_length
@@ -241,7 +245,8 @@ class LRSAProcessor(ProcessorMixin):
                 if len(ids) + len(pieces) + len(after) > max_length:
                     message = (
                         f"A text of {len(post.offsets)} words is longer than the model's {max_length} tokens: "
-                        f"the last {len(post.offsets) - index} words, from {post.text[start : start + 30]!r} on, are cut."
+                        f"the last {len(post.offsets) - index} words, from {post.text[start : start + 30]!r} on, "
+                        "are cut."
                     )
                     if on_long_text == "error":
                         raise ValueError(message)
@@ -271,8 +276,8 @@ class LRSAProcessor(ProcessorMixin):
             if not post.is_words:
                 if start not in starts or end not in ends:
                     raise ValueError(
-                        f"aspect {post.text[start:end]!r} ({start}–{end}) cuts a word or holds white space at its edge: "
-                        "aspects start and end where words do."
+                        f"aspect {post.text[start:end]!r} ({start}–{end}) cuts a word or holds white space at its "
+                        "edge: aspects start and end where words do."
                     )
                 start, end = starts[start], ends[end]
             spans.append((start, end))
@@ -309,8 +314,9 @@ class LRSAProcessor(ProcessorMixin):
             padding=False,
             split_special_tokens=True,
         )
-        masks = [[int(bool(r))] * len(ids) for r, ids in zip(rationales, encoded.input_ids)]
-        return {f"{kind}_rationale_input_ids": encoded.input_ids, f"{kind}_rationale_attention_mask": masks}
+        rows = [ids if rationale else [] for rationale, ids in zip(rationales, encoded.input_ids)]
+        masks = [[1] * len(ids) for ids in rows]
+        return {f"{kind}_rationale_input_ids": rows, f"{kind}_rationale_attention_mask": masks}
 
     def _encode_images(self, images: Sequence, **kwargs) -> dict[str, list]:
         if self.image_processor is None or all(image is None for image in images):
@@ -323,8 +329,10 @@ class LRSAProcessor(ProcessorMixin):
         return {"pixel_values": rows, "image_attention_mask": [int(image is not None) for image in images]}
 
     def pad(self, data: dict[str, list]) -> dict[str, list]:
-        """Pads every ragged entry to its longest row: ids with the tokenizer's padding, labels with -100, others so that
-        they say "not there"."""
+        """Pads every ragged entry to its longest row.
+
+        Ids with the tokenizer's padding, labels with -100, others so that they say "not there".
+        """
         pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         values = {"word_ids": -1, "labels": -100, "aspect_spans": [-1, -1]}
         padded = {}
@@ -341,14 +349,16 @@ class LRSAProcessor(ProcessorMixin):
         """Reads aspects off generated sequences.
 
         Args:
-            outputs: what `generate` returned: target ids (rows, length), or its output object; with `output_scores=True`
-                each prediction has a score, the product of its three step probabilities.
-            inputs: the batch that was generated from. Where several sequences were returned for a post, each has a row.
+            outputs: what `generate` returned: target ids (rows, length), or its output object; with
+                `output_scores=True` each prediction has a score, the product of its three step probabilities.
+            inputs: the batch that was generated from. Where several sequences were returned for a post, each has a
+                row.
             task: `"mate"` leaves out the polarity.
 
         Returns:
-            One list of `{"aspect", "polarity", "score", "start", "end"}` a row, sorted by start, offsets in characters, end
-            exclusive; for words with `"word_start"` and `"word_end"` (exclusive) besides, offsets in `" ".join(words)`.
+            One list of `{"aspect", "polarity", "score", "start", "end"}` a row, sorted by start, offsets in
+            characters, end exclusive; for words with `"word_start"` and `"word_end"` (exclusive) besides, offsets in
+            `" ".join(words)`.
         """
         sequences = getattr(outputs, "sequences", outputs)
         scores = self._step_probabilities(outputs)
@@ -374,7 +384,7 @@ class LRSAProcessor(ProcessorMixin):
 
     @staticmethod
     def _step_probabilities(outputs: Any):
-        """Probability of each generated target (rows, steps), the softmax of the step's processed scores on its beam."""
+        """Probability of each generated target (rows, steps): softmax of its step's processed scores on its beam."""
         scores = getattr(outputs, "scores", None)
         if scores is None:
             return None
@@ -390,12 +400,12 @@ class LRSAProcessor(ProcessorMixin):
 
 
 def open_image(image: Any):
-    """Opens a picture given as PIL image, path, URL, base64 string or bytes, as RGB.
+    """Opens a picture given as PIL image, path, URL, base64 string or bytes, as RGB, turned as its camera was held.
 
     Raises:
         ValueError: it can't be read, or a side has fewer than 8 or more than 10,000 pixels.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     name = image if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
     try:
@@ -403,13 +413,15 @@ def open_image(image: Any):
             image = Image.open(BytesIO(image))
         elif isinstance(image, str | os.PathLike):
             image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image))
+        elif not isinstance(image, Image.Image):
+            raise ValueError("a PIL image, path, URL or bytes is expected")
         sides = image.size
         if min(sides) < MIN_IMAGE_SIDE or max(sides) > MAX_IMAGE_SIDE:
             raise ValueError(
                 f"it has {sides[0]} × {sides[1]} pixels, each side must have {MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE}"
             )
-        return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # decoders and transports raise whatever they like
         raise ValueError(f"picture {str(name)[:200]} can't be read: {error}") from error
 
 

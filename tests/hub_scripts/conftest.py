@@ -1,0 +1,71 @@
+"""A tiny text model in a folder, a few posts, and a model that `lrsa train` made of them."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from hub_scripts.cli import main
+
+
+POSTS = [
+    ("Great gig at Riverbend Hall", [("Riverbend Hall", "positive")]),
+    ("Never again Northline Rail", [("Northline Rail", "negative")]),
+    ("Riverbend Hall opens in May", [("Riverbend Hall", "neutral")]),
+    ("Love Marta , hate Northline Rail", [("Marta", "positive"), ("Northline Rail", "negative")]),
+]
+
+
+def lines(posts) -> str:
+    rows = []
+    for index, (text, aspects) in enumerate(posts):
+        spans = [{"start": text.index(a), "end": text.index(a) + len(a), "polarity": p} for a, p in aspects]
+        rationale = None if index % 2 else f"It is about {aspects[0][0]}"
+        rows.append({"id": f"p{index}", "text": text, "aspects": spans, "text_rationale": rationale})
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text_model")
+    words = sorted({word.lower() for text, _ in POSTS for word in text.split()} | {"it", "is", "about"})
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def posts_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("posts")
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text(lines(POSTS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(text_folder, posts_folder, tmp_path_factory):
+    """Output folder of `lrsa train` with a recipe and flags."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        f"data: {posts_folder}\ntext_model: {text_folder}\nnum_fusion_layers: 1\ndecoder_layers: 1\nnum_train_epochs: 1\n"
+        "eval_strategy: epoch\nlearning_rate: 1.0e-3\nseed: 7\n"
+    )
+    assert main(["train", str(recipe), "--output_dir", str(folder / "out"), "--num_train_epochs", "2"]) == 0
+    return folder / "out"

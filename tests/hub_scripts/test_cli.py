@@ -1,0 +1,153 @@
+"""The command line: what it writes, and one clear line with exit code 2 for bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from hub_scripts.cli import main
+from hub_scripts.commands import TASKS
+
+
+def test_train_writes_model_and_results(run_folder):
+    results = json.loads((run_folder / "results.json").read_text())
+    assert len(results["curve"]) == 2, "the flag --num_train_epochs goes before the recipe's"
+    assert results["seed"] == 7
+    assert 0 <= results["validation"]["jmasa_f1"] <= 100
+    names = {path.name for path in (run_folder / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "modeling_lrsa.py"} <= names
+    assert not [path for path in run_folder.iterdir() if path.name.startswith(".")]
+
+
+def test_evaluate_prints_and_writes_scores(run_folder, posts_folder, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", str(run_folder / "model"), str(posts_folder), "--output", str(output)]) == 0
+    scores = json.loads(output.read_text())
+    assert scores["masc_matched"] == 100, "MASC is asked about every gold span"
+    assert f"{scores['mate_f1']:9.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_predict_keeps_order_and_units(task, run_folder, posts_folder, tmp_path):
+    output = tmp_path / "predictions.jsonl"
+    posts = posts_folder / "test.jsonl"
+    command = ["predict", str(run_folder / "model"), str(posts), "--task", task, "--output", str(output)]
+    assert main([*command, "--batch-size", "2"]) == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    given = [json.loads(line) for line in posts.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [post["id"] for post in given]
+    for row, post in zip(rows, given):
+        for aspect in row["aspects"]:
+            assert post["text"][aspect["start"] : aspect["end"]] == aspect["aspect"]
+            assert ("polarity" in aspect) == (task != "mate")
+            assert 0 <= aspect["score"] <= 1
+        if task == "masc":
+            assert [(a["start"], a["end"]) for a in row["aspects"]] == [(a["start"], a["end"]) for a in post["aspects"]]
+
+
+def test_predict_one_post(run_folder, capsys):
+    command = ["predict", str(run_folder / "model"), "--text", "Great gig at Riverbend Hall", "--text-rationale", "It is"]
+    assert main(command) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert isinstance(row["aspects"], list)
+
+
+@pytest.fixture
+def bad_posts(tmp_path):
+    good = {"text": "Great gig at Riverbend Hall", "aspects": [{"start": 13, "end": 27, "polarity": "positive"}]}
+
+    def write(content):
+        path = tmp_path / "bad.jsonl"
+        if isinstance(content, dict):
+            content = (json.dumps(good) + "\n" + json.dumps(good | content) + "\n").encode()
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+BAD = {
+    "no text": ({"text": None}, ":2: text: "),
+    "aspect outside": ({"aspects": [{"start": 13, "end": 99, "polarity": "positive"}]}, ":2: aspects[0]: "),
+    "missing field": ({"aspects": [{"start": 13, "polarity": "positive"}]}, ":2: aspects[0].end: "),
+    "unknown polarity": ({"aspects": [{"start": 13, "end": 27, "polarity": "great"}]}, ":2: aspects[0].polarity: "),
+    "overlap": (
+        {"aspects": [{"start": 0, "end": 9, "polarity": "positive"}, {"start": 6, "end": 9, "polarity": "neutral"}]},
+        ":2: aspects: ",
+    ),
+    "long text": ({"text": "a" * 100_000, "aspects": []}, ":2: text: "),
+    "no JSON": (b'{"text": "fine"}\n{"text": "torn', ":2: "),
+    "empty": (b"", ": "),
+    "no UTF-8": ('{"text": "Zoë"}\n'.encode("latin-1"), ":1: "),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_posts_are_one_line_and_exit_2(name, run_folder, bad_posts, tmp_path, capfd):
+    content, place = BAD[name]
+    path, output = bad_posts(content), tmp_path / "predictions.jsonl"
+    assert main(["predict", str(run_folder / "model"), str(path), "--output", str(output)]) == 2
+    message = capfd.readouterr().err.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith(f"lrsa predict: {path}{place}")
+    assert not output.exists() and sorted(tmp_path.iterdir()) == [path]
+
+
+PICTURES = {"1x1": (1, 1), "20000x20000": (20_000, 20_000), "truncated": None}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_bad_pictures_stop_or_are_skipped(name, run_folder, bad_posts, tmp_path, capfd, caplog):
+    picture = tmp_path / "images" / "bad.png"
+    picture.parent.mkdir()
+    Image.new("1", PICTURES[name] or (64, 64)).save(picture)
+    if PICTURES[name] is None:
+        Image.effect_noise((64, 64), 50).save(picture)
+        picture.write_bytes(picture.read_bytes()[:1000])
+    path = bad_posts({"image": "bad.png"})
+    command = ["predict", str(run_folder / "model"), str(path)]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"lrsa predict: {path}:2: image: ") and "--on-bad-image skip" in error
+    assert main([*command, "--on-bad-image", "skip"]) == 0
+    assert f"{path}:2: image: " in caplog.text
+    assert len(capfd.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("learning_rat: 1\n", "learning_rat is no argument"),
+        ("- 1\n", "a mapping"),
+        ("a: [1\n", ":2: neither YAML nor JSON"),
+        ("num_fusion_layers: 9\n", "num_fusion_layers=9"),
+        ("text_model: embedded/nothing\n", "embedded/nothing is unknown"),
+        ("text_model: /no/such/folder\n", "can't be loaded"),
+        ("data: /no/such/folder\n", "/no/such/folder: no such file or folder"),
+    ],
+)
+def test_bad_recipes_exit_2(content, message, text_folder, posts_folder, tmp_path, capfd):
+    recipe = tmp_path / "recipe.yaml"
+    if "text_model" not in content:
+        content += f"text_model: {text_folder}\n" if ":" in content and "[" not in content else ""
+    if "data" not in content and ":" in content and "[" not in content:
+        content += f"data: {posts_folder}\n"
+    recipe.write_text(content)
+    assert main(["train", str(recipe), "--output_dir", str(tmp_path / "out")]) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("lrsa train: ") and message in error
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_missing_model_is_told_in_one_line(posts_folder, capfd):
+    assert main(["evaluate", "/no/such/model", str(posts_folder)]) == 2
+    assert capfd.readouterr().err.startswith("lrsa evaluate: /no/such/model: no LRSA model")
+
+
+def test_every_command_has_help():
+    for command in ([], ["train"], ["evaluate"], ["predict"]):
+        run = subprocess.run(
+            [sys.executable, "-m", "hub_scripts.cli", *command, "--help"], capture_output=True, text=True, check=True
+        )
+        assert run.stdout.startswith("usage: lrsa")

@@ -1,0 +1,549 @@
+import copy
+import logging
+import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoProcessor
+
+from processing import LRSAProcessor, MABSABatch
+from processing.processing_lrsa import open_image
+
+
+TEXT = "the pizza in Rotterdam was great"
+PIZZA = {"start": 4, "end": 9, "polarity": "positive"}
+ROTTERDAM = {"start": 13, "end": 22, "polarity": "neutral"}
+LOGGER = "processing.processing_lrsa"
+
+
+def as_bytes(picture: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def assert_equal(one: MABSABatch, other: MABSABatch):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+    assert one.posts == other.posts
+
+
+# --- texts and aspects
+
+
+def test_a_single_post_is_a_batch_of_one(image_text_processor, picture):
+    single = image_text_processor(
+        text=TEXT,
+        images=picture,
+        image_rationales="a pizza",
+        text_rationales="great food",
+        aspects=[PIZZA],
+        return_tensors="pt",
+    )
+    batch = image_text_processor(
+        text=[TEXT],
+        images=[picture],
+        image_rationales=["a pizza"],
+        text_rationales=["great food"],
+        aspects=[[PIZZA]],
+        return_tensors="pt",
+    )
+    assert_equal(single, batch)
+    assert set(single) == {
+        "input_ids",
+        "attention_mask",
+        "word_ids",
+        "labels",
+        "pixel_values",
+        "image_attention_mask",
+        "image_rationale_input_ids",
+        "image_rationale_attention_mask",
+        "text_rationale_input_ids",
+        "text_rationale_attention_mask",
+    }
+    assert set(single) <= set(image_text_processor.model_input_names)
+    assert all(isinstance(value, torch.Tensor) and len(value) == 1 for value in single.values())
+
+
+def test_rows_of_a_batch_are_the_single_posts_padded(processor):
+    texts = [TEXT, "rain", ""]
+    aspects = [[ROTTERDAM, PIZZA], [{"start": 0, "end": 4, "polarity": "negative"}], []]
+    batch = processor(text=texts, aspects=aspects, return_tensors="pt")
+    fill = {
+        "input_ids": processor.tokenizer.pad_token_id,
+        "attention_mask": 0,
+        "word_ids": -1,
+        "labels": -100,
+    }
+    assert set(batch) == set(fill)
+    for row, (text, gold) in enumerate(zip(texts, aspects)):
+        alone = processor(text=text, aspects=gold, return_tensors="pt")
+        for name, value in fill.items():
+            length = alone[name].shape[1]
+            assert batch[name][row, :length].equal(alone[name][0])
+            assert (batch[name][row, length:] == value).all()
+    assert batch["labels"][2].tolist() == [1] + [-100] * 6
+    assert batch["attention_mask"][2].sum() == 2  # the special tokens of a post without words
+
+
+def test_words_and_the_string_that_they_make_give_the_same_tensors(tokenizer):
+    processor = LRSAProcessor(None, tokenizer)
+    words = TEXT.split()
+    gold = [{"start": 1, "end": 2, "polarity": "positive"}, {"start": 3, "end": 4, "polarity": "neutral"}]
+    from_words = processor(text=[words], aspects=[gold], return_tensors="pt")
+    from_text = processor(text=[TEXT], aspects=[[PIZZA, ROTTERDAM]], return_tensors="pt")
+    for name in from_text:
+        assert from_words[name].equal(from_text[name])
+    assert from_words.posts[0].text == TEXT and from_words.posts[0].is_words and not from_text.posts[0].is_words
+    alone = processor(text=words, aspects=gold, is_split_into_words=True, return_tensors="pt")
+    assert_equal(alone, from_words)
+    assert len(processor(text=words).posts) == len(words)  # without the flag: a batch of strings
+
+
+def test_words_and_strings_in_one_batch(processor):
+    batch = processor(text=[TEXT.split(), TEXT, []], return_tensors="pt")
+    assert batch["input_ids"][0].equal(batch["input_ids"][1])
+    assert [post.is_words for post in batch.posts] == [True, False, True]
+    assert batch["word_ids"][2].eq(-1).all()
+
+
+def test_without_padding_lists_come_back(processor):
+    single = processor(text=TEXT, aspects=[PIZZA], padding=False)
+    batch = processor(text=[TEXT, "rain"], aspects=[[PIZZA], []], padding=False)
+    assert isinstance(single["input_ids"][0], int)
+    assert single["input_ids"] == batch["input_ids"][0] and single["labels"] == batch["labels"][0]
+    assert batch["labels"] == [single["labels"], [1]]
+    assert len(batch["input_ids"][1]) < len(batch["input_ids"][0])
+
+
+def test_aspects_without_polarity_give_no_labels(processor):
+    bare = {"start": 4, "end": 9}
+    for gold in (bare, {**bare, "polarity": None}):
+        batch = processor(text=[TEXT, TEXT], aspects=[[PIZZA], [gold]], return_tensors="pt")
+        assert set(batch) == {"input_ids", "attention_mask", "word_ids"}
+        masc = processor(text=[TEXT], aspects=[[gold]], task="masc", return_tensors="pt")
+        labelled = processor(text=[TEXT], aspects=[[PIZZA]], return_tensors="pt")
+        assert masc["aspect_spans"][0, 0].equal(labelled["labels"][0, :2] - processor.pointer_offset)
+    assert processor(text=[TEXT], aspects=[[]], task="masc")["aspect_spans"] == [[[-1, -1]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "aspects", "message"),
+    [
+        (TEXT, [{**PIZZA, "end": 33}], "outside the text of 32 characters"),
+        (TEXT, [{**PIZZA, "start": -1}], "outside the text of 32 characters"),
+        (TEXT, [{**PIZZA, "start": 9}], "outside"),
+        (TEXT, [PIZZA, {**ROTTERDAM, "start": 4}], "overlap"),
+        (TEXT, [PIZZA, PIZZA], "overlap"),
+        (TEXT, [{**PIZZA, "start": 5}], "'izza' .*cuts a word"),
+        (TEXT, [{**PIZZA, "end": 10}], "'pizza ' .*white space at its edge"),
+        (TEXT, [{**PIZZA, "polarity": "angry"}], "unknown polarity 'angry': one of positive, neutral, negative"),
+        (TEXT.split(), [{**PIZZA, "start": 5, "end": 7}], "outside the text of 6 words"),
+        (TEXT.split(), [{"start": 0, "end": 2}, {"start": 1, "end": 3}], "overlap at word 1"),
+    ],
+)
+def test_aspects_that_do_not_fit(processor, text, aspects, message):
+    with pytest.raises(ValueError, match=message):
+        processor(text=[text], aspects=[aspects])
+
+
+@pytest.mark.parametrize("word", ["", " ", "a b", " a", "a\n", "a\u2003b", "\x1c", 3, None])
+def test_bad_words(processor, word):
+    with pytest.raises(ValueError, match="is no word: words are non-empty strings without white space"):
+        processor(text=[["fine", word]])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text": None},
+        {"text": None, "images": [None]},
+        {"text": []},
+        {"text": [TEXT, TEXT], "aspects": [[PIZZA]]},
+        {"text": [TEXT, TEXT], "image_rationales": "one"},
+        {"text": [TEXT], "text_rationales": "one"},
+        {"text": [TEXT], "text_rationales": ["one", "two"]},
+        {"text": [TEXT, TEXT], "images": Image.new("RGB", (9, 9))},
+    ],
+)
+def test_columns_that_do_not_match(processor, values):
+    with pytest.raises(ValueError, match="must have one entry for each|needs `text`"):
+        processor(**values)
+
+
+# --- length
+
+
+def test_long_text_is_cut_with_a_warning_that_says_how_much(tokenizers, caplog):
+    processor = LRSAProcessor(None, tokenizers["wordpiece"], max_text_length=10)
+    words = ["a"] * 8 + ["pizza", "b", "c"]
+    gold = [{"start": 7, "end": 8, "polarity": "positive"}, {"start": 8, "end": 9, "polarity": "negative"}]
+    with caplog.at_level(logging.WARNING, LOGGER):
+        batch = processor(text=[words, ["a"] * 8], aspects=[gold, []], return_tensors="pt")
+    assert len(caplog.records) == 1
+    assert (
+        "A text of 11 words is longer than the model's 10 tokens: the last 3 words, from 'pizza b c' on, are cut."
+        in caplog.text
+    )
+    assert batch["input_ids"].shape == (2, 10)
+    assert batch["input_ids"][0].equal(batch["input_ids"][1])
+    # An aspect in what is cut is gone; one that still has its columns stays.
+    assert batch["labels"][0].tolist() == [13, 13, 2, 1]
+    assert processor(text=words, aspects=gold, is_split_into_words=True, task="masc")["aspect_spans"] == [[[8, 8]]]
+
+
+def test_long_text_is_an_error_on_request(tokenizer):
+    processor = LRSAProcessor(None, tokenizer)
+    assert processor.max_text_length == 512
+    with pytest.raises(ValueError, match="A text of 600 words .* 512 tokens: the last 90 words"):
+        processor(text="a " * 600, on_long_text="error")
+    assert len(processor(text="a " * 510, on_long_text="error")["input_ids"][0]) == 512
+    with pytest.raises(ValueError, match="longer than the model's 6 tokens: the last 1 words"):
+        processor(text="a a a a a", max_length=6, on_long_text="error")
+
+
+def test_rationales_are_cut_at_their_own_length(tokenizer, caplog):
+    processor = LRSAProcessor(None, tokenizer, max_rationale_length=12)
+    with caplog.at_level(logging.WARNING):
+        batch = processor(text=["a"], text_rationales=["a " * 1000], return_tensors="pt")
+    assert batch["text_rationale_input_ids"].shape == (1, 12)
+    assert batch["text_rationale_input_ids"][0, -1] == tokenizer("a").input_ids[-1]
+    assert not caplog.records
+    # The limit of rationales is not one of texts.
+    assert processor(text=["a " * 20], return_tensors="pt")["input_ids"].shape == (1, 22)
+
+
+# --- rationales
+
+
+def test_missing_rationales(processor):
+    batch = processor(
+        text=["a", "b", "c"],
+        image_rationales=["great coffee", None, ""],
+        text_rationales=[None, None, None],
+        return_tensors="pt",
+    )
+    assert not [name for name in batch if name.startswith("text_rationale")]
+    assert "pixel_values" not in batch and "image_attention_mask" not in batch
+    alone = processor.tokenizer("great coffee").input_ids
+    assert batch["image_rationale_input_ids"][0].tolist() == alone
+    assert batch["image_rationale_attention_mask"].sum(1).tolist() == [len(alone), 0, 0]
+    assert (batch["image_rationale_input_ids"][1:] == processor.tokenizer.pad_token_id).all()
+    assert not [name for name in processor(text="a", return_tensors="pt") if "rationale" in name]
+
+
+@pytest.mark.parametrize("name", ["[SEP]", "[MASK]", "[PAD]", "<s>", "</s>", "<mask>"])
+def test_special_tokens_written_in_rationales_are_text(tokenizer, name):
+    ids = LRSAProcessor(None, tokenizer)(text="a", image_rationales=f"say {name} now")["image_rationale_input_ids"][0]
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    assert not special & set(ids[1:-1])
+
+
+# --- pictures
+
+
+def test_pictures_in_any_form_are_the_same_pixels(image_text_processor, picture, tmp_path):
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    images = [None, picture, str(path), path, path.read_bytes(), None]
+    batch = image_text_processor(text=["a"] * 6, images=images, return_tensors="pt")
+    assert batch["image_attention_mask"].tolist() == [0, 1, 1, 1, 1, 0]
+    pixels = batch["pixel_values"]
+    assert pixels.shape == (6, 3, 8, 8) and pixels.dtype == torch.float32
+    assert not pixels[0].any() and not pixels[5].any() and pixels[1].any()
+    wanted = image_text_processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+    assert all(pixels[row].equal(wanted) for row in range(1, 5))
+
+
+def test_no_picture_at_all_leaves_the_entries_out(image_text_processor, processor, picture):
+    assert "pixel_values" not in image_text_processor(text=["a", "b"], images=[None, None])
+    assert "pixel_values" not in image_text_processor(text=["a", "b"])
+    assert "pixel_values" not in processor(text=["a"], images=[picture])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
+def test_pictures_of_any_mode(image_text_processor, mode):
+    batch = image_text_processor(text="a", images=Image.new(mode, (12, 9)), return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 8, 8)
+
+
+def test_a_picture_that_the_camera_turned_is_turned_back(tmp_path):
+    lying = Image.new("RGB", (40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    lying.save(path, exif=exif)
+    # `datasets` and `load_image` turn it too, so the same picture gives the same pixels from everywhere.
+    assert open_image(path).size == open_image(path.read_bytes()).size == (20, 40)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 100), (20_000, 20_000), (10_001, 8)])
+def test_pictures_too_small_or_too_large(image_text_processor, blank_png, tmp_path, shape):
+    data = blank_png(*shape)
+    path = tmp_path / "shape.png"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"picture .*shape\.png can't be read: .*pixels"):
+        image_text_processor(text=["a", "b"], images=[None, path])
+    with pytest.raises(ValueError, match=r"picture <bytes> can't be read: .*pixels"):
+        image_text_processor(text="a", images=data)
+
+
+def test_smallest_picture(image_text_processor, blank_png):
+    assert image_text_processor(text="a", images=blank_png(8, 8))["image_attention_mask"] == [1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "ICO"])
+def test_truncated_pictures(image_text_processor, kind):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    data = as_bytes(noise, kind)
+    for length in (0, 1, 10, 30, len(data) // 2):
+        with pytest.raises(ValueError, match="picture <bytes> can't be read"):
+            image_text_processor(text="a", images=data[:length])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "ICO"]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=4)), min_size=1, max_size=6),
+)
+def test_damaged_pictures_open_or_say_why_not(kind, changes):
+    data = bytearray(as_bytes(Image.linear_gradient("L").resize((16, 16)), kind))
+    for place, value in changes:
+        at = int(place * len(data))
+        data[at : at + len(value)] = value
+    try:
+        assert open_image(bytes(data)).mode == "RGB"
+    except ValueError as error:
+        assert str(error).startswith("picture <bytes> can't be read: ")
+
+
+@pytest.mark.parametrize("image", ["missing.png", "no picture at all", 3, [], ["list"], {"path": None}])
+def test_what_is_no_picture(image_text_processor, image):
+    with pytest.raises(ValueError, match="picture .* can't be read"):
+        image_text_processor(text=["a"], images=[image])
+
+
+class _Server(BaseHTTPRequestHandler):
+    data = b""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/picture.png" else 404)
+        self.end_headers()
+        self.wfile.write(self.data if self.path == "/picture.png" else b"<h1>not here</h1>")
+
+    def log_message(self, *args):
+        pass
+
+
+def test_pictures_from_urls(image_text_processor, picture):
+    _Server.data = as_bytes(picture)
+    server = HTTPServer(("127.0.0.1", 0), _Server)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        batch = image_text_processor(text=["a", "b"], images=[picture, f"{address}/picture.png"], return_tensors="pt")
+        assert batch["pixel_values"][0].equal(batch["pixel_values"][1])
+        with pytest.raises(ValueError, match="picture http://.*/gone.png can't be read"):
+            image_text_processor(text="a", images=f"{address}/gone.png")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    with pytest.raises(ValueError, match="picture http://.*/picture.png can't be read"):
+        image_text_processor(text="a", images=f"{address}/picture.png")  # nobody listens any more
+
+
+# --- batches
+
+
+def test_a_batch_survives_pickling_copying_and_moving(image_text_processor, picture):
+    batch = image_text_processor(
+        text=[TEXT, "rain"], images=[picture, None], aspects=[[PIZZA], []], return_tensors="pt"
+    )
+    for same in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch), copy.copy(batch), batch.to("cpu")):
+        assert isinstance(same, MABSABatch)
+        assert_equal(same, batch)
+    half = copy.deepcopy(batch).to(torch.float16)
+    assert half["pixel_values"].dtype == torch.float16 and half["input_ids"].dtype == torch.int64
+    assert half.posts == batch.posts
+    assert "posts" not in {**batch}
+
+
+# --- saving
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_saved_and_loaded_again(tokenizer, image_processor, picture, tmp_path, pictures):
+    made = LRSAProcessor(
+        image_processor if pictures else None,
+        tokenizer,
+        num_special_targets=3,
+        id2label={0: "bad", 1: "good"},
+        pointer_offset=9,
+        end_points_to="last",
+        max_text_length=77,
+        max_rationale_length=9,
+    )
+    made.save_pretrained(tmp_path)
+    loaded = LRSAProcessor.from_pretrained(tmp_path)
+    assert loaded.index_format == made.index_format
+    assert (loaded.max_text_length, loaded.max_rationale_length) == (77, 9)
+    assert (loaded.image_processor is None) == (not pictures)
+    assert loaded.model_input_names == made.model_input_names
+    again = tmp_path / "again"
+    loaded.save_pretrained(again)
+    twice = LRSAProcessor.from_pretrained(again)
+    assert (again / "processor_config.json").read_text() == (tmp_path / "processor_config.json").read_text()
+    inputs = {
+        "text": [TEXT, "rain"],
+        "images": [picture, None],
+        "image_rationales": ["a pizza in the oven, steaming", None],
+        "aspects": [[{**PIZZA, "polarity": "good"}], []],
+        "return_tensors": "pt",
+    }
+    wanted = made(**inputs)
+    assert ("pixel_values" in wanted) == pictures
+    for other in (loaded, twice):
+        found = other(**inputs)
+        if pictures:
+            # The Auto class may choose torchvision's image processor, whose resizing differs by a grey level.
+            assert (found.pop("pixel_values") - wanted["pixel_values"]).abs().max() < 0.05
+        assert_equal(found, MABSABatch({name: wanted[name] for name in found}, posts=wanted.posts))
+
+
+def test_same_settings_same_config(tokenizer, tmp_path):
+    made = LRSAProcessor(None, tokenizer)
+    made.save_pretrained(tmp_path)
+    loaded = LRSAProcessor.from_pretrained(tmp_path)
+    # Saving leaves its bookkeeping on the processor.
+    assert loaded.to_dict() == {name: value for name, value in made.to_dict().items() if name != "auto_map"}
+    values = {name: made.to_dict()[name] for name in ("num_special_targets", "pointer_offset", "end_points_to")}
+    assert values == {"num_special_targets": 2, "pointer_offset": 5, "end_points_to": "first"}
+    assert made.to_dict()["id2label"] == {0: "positive", 1: "neutral", 2: "negative"}
+    assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_what_a_processor_has_done_does_not_change_what_it_saves_as(tokenizer, tmp_path):
+    """A tokenizer keeps the length that rationales were last cut at, and saves it as its own."""
+    made = LRSAProcessor(None, copy.deepcopy(tokenizer))
+    made(text="a", text_rationales="a " * 500)
+    made.save_pretrained(tmp_path)
+    loaded = LRSAProcessor.from_pretrained(tmp_path)
+    assert len(loaded(text="a " * 300)["input_ids"][0]) == 302
+
+
+def test_auto_processor_with_the_code_in_the_folder(processor, tmp_path):
+    """Fetching code from the folder must need no other file of the package than what it copied."""
+    processor.save_pretrained(tmp_path)
+    assert (tmp_path / "processing_lrsa.py").is_file()
+    assert {path.name for path in tmp_path.glob("*_lrsa.py")} == {
+        "processing_lrsa.py",
+        "indexing_lrsa.py",
+        "words_lrsa.py",
+    }
+    loaded = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert type(loaded).__name__ == "LRSAProcessor"
+    batch = loaded(text=TEXT, aspects=[PIZZA], return_tensors="pt")
+    wanted = processor(text=TEXT, aspects=[PIZZA], return_tensors="pt")
+    assert all(batch[name].equal(wanted[name]) for name in wanted)
+
+
+# --- reading aspects off sequences
+
+
+def softmax(row: list[float], chosen: int) -> float:
+    values = np.exp(np.array(row, dtype=np.float64) - max(row))
+    return float(values[chosen] / values.sum())
+
+
+def make_scores(rng, steps: int, rows: int, width: int) -> list[np.ndarray]:
+    scores = [rng.normal(size=(rows, width)).astype(np.float32) * 4 for _ in range(steps)]
+    for score in scores:
+        score[:, 0] = -np.inf  # as the grammar leaves it
+    return scores
+
+
+def test_scores_of_greedy_outputs(processor):
+    batch = processor(text=[TEXT, "the coffee"], return_tensors="pt")
+    offset, columns = processor.pointer_offset, [post.word_ids.index for post in batch.posts]
+    first = [columns[0](1) + offset] * 2 + [2] + [columns[0](3) + offset] * 2 + [4]
+    second = [columns[1](0) + offset, columns[1](1) + offset, 3]
+    sequences = torch.tensor([[0, *first, 1], [0, *second, 1, 1, 1, 1]])
+    width = offset + batch["input_ids"].shape[1]
+    scores = make_scores(np.random.default_rng(0), 7, 2, width)
+    outputs = SimpleNamespace(sequences=sequences, scores=tuple(map(torch.tensor, scores)))
+    found = processor.post_process_mabsa(outputs, batch)
+
+    def wanted(row: int, targets: list[int], begin: int) -> float:
+        return float(np.prod([softmax(scores[begin + i][row].tolist(), t) for i, t in enumerate(targets)]))
+
+    assert [aspect["aspect"] for aspect in found[0]] == ["pizza", "Rotterdam"]
+    assert [aspect["polarity"] for aspect in found[0]] == ["positive", "negative"]
+    assert found[0][0]["score"] == pytest.approx(wanted(0, first[:3], 0), rel=1e-5)
+    assert found[0][1]["score"] == pytest.approx(wanted(0, first[3:], 3), rel=1e-5)
+    assert [aspect["aspect"] for aspect in found[1]] == ["the coffee"]
+    assert found[1][0]["score"] == pytest.approx(wanted(1, second, 0), rel=1e-5)
+    # A bare tensor, and an output object without scores, have none.
+    for plain in (sequences, SimpleNamespace(sequences=sequences, scores=None)):
+        bare = processor.post_process_mabsa(plain, batch)
+        assert [[{**a, "score": None} for a in row] for row in found] == bare
+
+
+def test_scores_of_beam_outputs(tokenizers):
+    """Two posts, two beams, two sequences a post, with a prefix of three targets."""
+    processor = LRSAProcessor(None, tokenizers["wordpiece"], num_special_targets=3)
+    batch = processor(text=[["a", "b"], ["c", "d"]], return_tensors="pt")
+    offset = processor.pointer_offset
+    rows = [[7, 8, 3, 1], [8, 8, 5, 1], [7, 7, 4, 1], [1, 1, 1, 1]]
+    beams = [[0, 1, 0, 1], [1, 1, 0, 0], [2, 3, 3, 2], [3, -1, -1, -1]]
+    # One score more than the beams have steps, as when the best sequences are shorter than the longest.
+    scores = make_scores(np.random.default_rng(1), 5, 4, offset + 4)
+    outputs = SimpleNamespace(
+        sequences=torch.tensor([[0, 2, 2, *row] for row in rows]),
+        scores=tuple(map(torch.tensor, scores)),
+        beam_indices=torch.tensor(beams, dtype=torch.int32),
+    )
+    found = processor.post_process_mabsa(outputs, batch)
+    assert [[aspect["aspect"] for aspect in row] for row in found] == [["a b"], ["b"], ["c"], []]
+    assert [row[0]["polarity"] for row in found[:3]] == ["positive", "negative", "neutral"]
+    for row, targets, indices in zip(found[:3], rows, beams):
+        wanted = np.prod([softmax(scores[i][indices[i]].tolist(), targets[i]) for i in range(3)])
+        assert row[0]["score"] == pytest.approx(float(wanted), rel=1e-5)
+    assert [(row[0]["word_start"], row[0]["word_end"]) for row in found[:3]] == [(0, 2), (1, 2), (0, 1)]
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.floats(0, 1e4))
+def test_scores_are_probabilities(processor, seed, size):
+    batch = processor(text=["a b c"], return_tensors="pt")
+    rng = np.random.default_rng(seed)
+    scores = tuple(torch.tensor(rng.normal(size=(1, 10)) * size) for _ in range(7))
+    outputs = SimpleNamespace(sequences=torch.tensor([[0, 6, 7, 2, 8, 8, 4, 1]]), scores=scores)
+    found = processor.post_process_mabsa(outputs, batch)[0]
+    assert len(found) == 2 and all(0 <= aspect["score"] <= 1 for aspect in found)
+
+
+def test_certain_steps_score_one(processor):
+    batch = processor(text=["a b c"], return_tensors="pt")
+    targets = [6, 7, 2, 1]
+    scores = tuple(torch.full((1, 10), -torch.inf).index_fill(1, torch.tensor(t), 0.0) for t in targets)
+    outputs = SimpleNamespace(sequences=torch.tensor([[0, *targets]]), scores=scores)
+    assert processor.post_process_mabsa(outputs, batch)[0][0]["score"] == 1.0
+
+
+def test_no_rows(processor):
+    assert processor.post_process_mabsa(torch.zeros(0, 4, dtype=torch.long), MABSABatch({})) == []
+    outputs = SimpleNamespace(sequences=torch.zeros(0, 2, dtype=torch.long), scores=(torch.zeros(0, 10),))
+    assert processor.post_process_mabsa(outputs, MABSABatch({})) == []
+    batch = processor(text=["", "a"], return_tensors="pt")
+    assert processor.post_process_mabsa(torch.tensor([[0, 1], [0, 1]]), batch) == [[], []]
