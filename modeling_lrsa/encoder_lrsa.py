@@ -93,6 +93,14 @@ def encoder_layers(text_model: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
     raise ValueError(f"{type(text_model).__name__} has no list of {number} layers: use fusion_position='after'.")
 
 
+def norm_in_front_of(text_model: nn.Module, layers: nn.ModuleList, depth: int) -> nn.LayerNorm | None:
+    """Returns the layer norm that the input of layer `depth` comes from, or `None` in a model that normalises later."""
+    inner = {module for layer in layers for module in layer.modules()}
+    places = layers[depth - 1].modules() if depth else (m for m in text_model.modules() if m not in inner)
+    norms = [module for module in places if isinstance(module, nn.LayerNorm)]
+    return norms[-1] if norms else None
+
+
 class LRSAEncoder(LRSAPreTrainedModel):
     """Text encoder with an image block in front and dual cross-attention to the rationales."""
 

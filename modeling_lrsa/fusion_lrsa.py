@@ -77,8 +77,8 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         R' = R +     MHA(Q = LN(R), K = V = X)      rationale reads content
         X' = X + g · MHA(Q = LN(X), K = V = R')     content reads rationale
 
-    `g`, one value a channel, starts at zero, so that a block added to a trained model changes nothing at first. A row whose
-    rationale or content is missing (its mask is all zero) keeps its `X`, to the bit.
+    `g`, a scalar, starts at zero, so that a block added to a trained model changes nothing at first. A row whose rationale
+    or content is missing (its mask is all zero) keeps its `X`, to the bit.
     """
 
     def __init__(self, config: LRSAConfig):
@@ -88,7 +88,7 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         self.rationale_attention = LRSACrossAttention(config)
         self.content_norm = nn.LayerNorm(hidden_size)
         self.content_attention = LRSACrossAttention(config)
-        self.gate = nn.Parameter(torch.zeros(hidden_size))
+        self.gate = nn.Parameter(torch.zeros(1))
         self.dropout = nn.Dropout(config.fusion_dropout)
 
     def forward(
@@ -207,6 +207,8 @@ class FuseBefore:
         return args, kwargs
 
 
+FIRST_RATIONALE_UPDATE = 0.1
+
 # Names of the query, key, value and output projections in the self-attention of the text models.
 _PROJECTION_NAMES = (
     ("query", "key", "value", "dense"),
@@ -228,10 +230,15 @@ def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
     return None
 
 
-def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module) -> bool:
-    """Copies the self-attention weights of a pre-trained encoder layer into all attentions of a fusion layer.
+def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm: nn.LayerNorm | None) -> bool:
+    """Gives all attentions of a fusion layer the self-attention weights of a pre-trained encoder layer.
 
-    Pre-trained attention already matches a name with its other mention, which a few thousand posts do not teach.
+    Pre-trained attention already matches a name with its other mention, which a few thousand posts do not teach. It is met as
+    it knows its inputs: queries have the scale of the layer's own, and what a rationale takes from the content is small at
+    first.
+
+    Args:
+        norm: the layer norm that the layer's input comes from, if there is one.
 
     Returns:
         Whether the layer's projections were found and have the fusion's width.
@@ -239,13 +246,21 @@ def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module) -> b
     source = self_attention_projections(layer)
     if source is None:
         return False
-    targets = [module for module in fusion.modules() if isinstance(module, LRSACrossAttention)]
-    if any(module.q_proj.weight.shape != source[0].weight.shape for module in targets):
+    streams = [module for module in fusion.modules() if isinstance(module, LRSADualCrossAttention)]
+    if any(stream.content_attention.q_proj.weight.shape != source[0].weight.shape for stream in streams):
         return False
     with torch.no_grad():
-        for module in targets:
-            for target, linear in zip((module.q_proj, module.k_proj, module.v_proj, module.out_proj), source):
-                target.weight.copy_(linear.weight)
-                if linear.bias is not None:
-                    target.bias.copy_(linear.bias)
+        scale = 1.0 if norm is None else (norm.weight.square().mean() + norm.bias.var()).sqrt().item()
+        for stream in streams:
+            for attention in (stream.rationale_attention, stream.content_attention):
+                for target, linear in zip(
+                    (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj), source
+                ):
+                    target.weight.copy_(linear.weight)
+                    if linear.bias is not None:
+                        target.bias.copy_(linear.bias)
+            stream.rationale_attention.out_proj.weight.mul_(FIRST_RATIONALE_UPDATE)
+            stream.rationale_attention.out_proj.bias.mul_(FIRST_RATIONALE_UPDATE)
+            stream.rationale_norm.weight.fill_(scale)
+            stream.content_norm.weight.fill_(scale)
     return True

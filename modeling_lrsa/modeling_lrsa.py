@@ -14,7 +14,7 @@ from transformers.models.bart.modeling_bart import BartDecoder
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_lrsa import LRSAConfig
-from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput, LRSAPreTrainedModel, encoder_layers, text_encoder_of
+from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput, LRSAPreTrainedModel, encoder_layers, norm_in_front_of, text_encoder_of
 from .fusion_lrsa import initialize_fusion_from_layer
 from .grammar_lrsa import LRSAGrammarLogitsProcessor, is_valid, text_units
 from .pointer_lrsa import LRSAPointerHead
@@ -240,13 +240,17 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         fusion = self.model.encoder.fusion
         if not len(fusion):
             return
-        layers, _ = encoder_layers(self.model.encoder.text_model)
+        text_model = self.model.encoder.text_model
+        layers, _ = encoder_layers(text_model)
         last = len(layers) - 1
         depths = {"before": [0] * len(fusion), "after": [last] * len(fusion)}
         depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
-        done = [initialize_fusion_from_layer(block, layers[depth]) for block, depth in zip(fusion, depths)]
+        done = [
+            initialize_fusion_from_layer(block, layers[depth], norm_in_front_of(text_model, layers, depth))
+            for block, depth in zip(fusion, depths)
+        ]
         if not all(done):
-            name = type(self.model.encoder.text_model).__name__
+            name = type(text_model).__name__
             logger.warning(f"The self-attention of {name} is not one that fusion can start from: fusion starts at random.")
 
     def get_encoder(self, modality=None) -> LRSAEncoder:

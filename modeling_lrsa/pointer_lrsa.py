@@ -54,8 +54,8 @@ class LRSAPointerHead(nn.Module):
             Logits (batch, length, config.pointer_offset + columns), the lowest number where a target can never come.
         """
         decoder_states = self.dropout(decoder_states)
-        lowest = torch.finfo(decoder_states.dtype).min
         targets = decoder_states @ self.dropout(target_embeddings).T
+        lowest = torch.finfo(targets.dtype).min  # of the product: under autocast it is the narrower one
         never = torch.ones(self.config.pointer_offset, dtype=torch.bool, device=targets.device)
         never[self.config.eos_token_id] = False
         first = self.config.num_special_targets

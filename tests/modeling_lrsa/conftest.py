@@ -178,7 +178,7 @@ def batch(posts, labels=False):
     return inputs
 
 
-WORDS = "i love hate the a new in at cafe hall band phone river bend is was great awful fine so not and but good bad".split()
+WORDS = "i love hate the a new in at cafe hall band phone river bend is was great awful fine so not good bad".split()
 
 
 def tokenizer():

@@ -20,9 +20,7 @@ def position(request):
 
 def unfused(request, text, position="inside"):
     if text == "mpnet" and position != "after":
-        reason = (
-            "MPNetEncoder.forward takes **kwargs and drops them, so FuseBefore never gets `fusion`: nothing is fused"
-        )
+        reason = "MPNetEncoder.forward takes **kwargs and drops them, so FuseBefore gets no `fusion`: nothing is fused"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
 
 
@@ -236,6 +234,23 @@ def test_where_fusion_stands(tiny, request, text, position, number):
     same = [torch.equal(one, two) for one, two in zip(entered[:2], entered[2:])]
     assert same == {"before": [False] * 2, "inside": [number == 1, False], "after": [True] * 2}[position]
     assert not torch.allclose(fused, plain, atol=1e-3)
+
+
+def test_each_fusion_layer_reads_its_own_depth(tiny):
+    model = tiny.model(num_fusion_layers=2, fusion_position="inside")
+    encoder, entered = model.get_encoder(), []
+    for layer in encoder_layers(encoder.text_model)[0]:
+        layer.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
+    inputs = tiny.batch([tiny.post(model, 0)])
+    states = torch.randn(1, 5, 2, tiny.HIDDEN)
+    with torch.no_grad():
+        for changed in (None, 0, 1):
+            other = states.clone()
+            if changed is not None:
+                other[:, :, changed] += torch.randn(1, 5, tiny.HIDDEN)
+            encoder(**inputs, text_rationale_states=other)
+    assert not torch.allclose(entered[2], entered[0], atol=1e-3)
+    assert torch.equal(entered[4], entered[0]) and not torch.allclose(entered[5], entered[1], atol=1e-3)
 
 
 def test_states_in_place_of_ids(tiny, position):
