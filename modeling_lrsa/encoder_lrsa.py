@@ -1,6 +1,5 @@
 """The LRSA encoder: text, picture and rationales in; states of [image block ; text] out."""
 
-import inspect
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from .configuration_lrsa import LRSAConfig
-from .fusion_lrsa import FuseBefore, FusionInputs, LRSADualCrossAttention, LRSAFusionLayer
+from .fusion_lrsa import FuseBefore, FusionInputs, LRSADualCrossAttention, LRSAFusionLayer, current_fusion
 
 
 class LRSAPreTrainedModel(PreTrainedModel):
@@ -44,6 +43,10 @@ class LRSAPreTrainedModel(PreTrainedModel):
             init.zeros_(module.gate)
         elif isinstance(module, LRSAEncoder) and module.rationale_queries is not None:
             init.normal_(module.rationale_queries, std=self.config.initializer_range)
+
+
+# Modules of text and vision models that only their pooled outputs go through.
+UNREAD_PARTS = ("pooler", "post_layernorm", "head")
 
 
 @dataclass
@@ -83,13 +86,13 @@ def text_encoder_of(text_model: PreTrainedModel) -> PreTrainedModel:
     return text_model.get_encoder() if text_model.config.is_encoder_decoder else text_model
 
 
-def encoder_layers(text_model: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
-    """Returns the layers of a text encoder and the module that runs them."""
+def encoder_layers(text_model: nn.Module) -> nn.ModuleList:
+    """Returns the layers of a text encoder."""
     number = text_model.config.num_hidden_layers
     for module in text_model.modules():
         for child in module.children():
             if isinstance(child, nn.ModuleList) and len(child) == number:
-                return child, module
+                return child
     raise ValueError(f"{type(text_model).__name__} has no list of {number} layers: use fusion_position='after'.")
 
 
@@ -113,10 +116,13 @@ class LRSAEncoder(LRSAPreTrainedModel):
     ):
         super().__init__(config)
         self.text_model = text_model or text_encoder_of(AutoModel.from_config(config.text_config))
-        if getattr(self.text_model, "pooler", None) is not None:
-            self.text_model.pooler = None  # nothing reads it, and parameters without gradient stop DDP
-
         hidden_size = config.text_config.hidden_size
+        width = self.text_model.get_input_embeddings().weight.shape[1]
+        if width != hidden_size:
+            raise ValueError(
+                f"{type(self.text_model).__name__} embeds tokens in {width} dimensions and encodes them in {hidden_size}: "
+                "take a text model in which both are the same."
+            )
         self.vision_model = None
         self.image_projection = None
         if config.vision_config is not None:
@@ -130,29 +136,28 @@ class LRSAEncoder(LRSAPreTrainedModel):
         if config.num_fusion_layers:
             if config.rationale_encoder == "frozen":
                 self.rationale_model = rationale_model or text_encoder_of(AutoModel.from_config(config.text_config))
-                if getattr(self.rationale_model, "pooler", None) is not None:
-                    self.rationale_model.pooler = None
             if config.image_rationale_reader == "queries":
                 self.rationale_queries = nn.Parameter(torch.empty(config.num_rationale_queries, hidden_size))
             if config.fusion_position != "after":
                 self._fuse_before_layers()
-        self.freeze_parts()
         self.post_init()
+        self.freeze_parts()
+        self.train(self.training)
 
     def freeze_parts(self):
-        """Leaves the rationale encoder, and the vision model if the configuration says so, without gradients."""
+        """Leaves without gradients the rationale encoder, the vision model if the configuration says so, and what stands
+        behind the states that are read: parameters that get no gradient stop DDP."""
         if self.rationale_model is not None:
             self.rationale_model.requires_grad_(False)
+        for model in (self.text_model, self.vision_model):
+            for name in UNREAD_PARTS:
+                if isinstance(part := getattr(model, name, None), nn.Module):
+                    part.requires_grad_(False)
         if self.vision_model is not None and self.config.freeze_vision:
             self.vision_model.requires_grad_(False)
 
     def _fuse_before_layers(self):
-        layers, owner = encoder_layers(self.text_model)
-        if "kwargs" not in inspect.signature(owner.forward).parameters:
-            raise ValueError(
-                f"{type(self.text_model).__name__} does not hand keyword arguments to its layers, so fusion can't stand in "
-                "front of them: use fusion_position='after'."
-            )
+        layers = encoder_layers(self.text_model)
         number = self.config.num_fusion_layers
         for depth, layer in enumerate(layers):
             if self.config.fusion_position == "before":
@@ -160,7 +165,8 @@ class LRSAEncoder(LRSAPreTrainedModel):
             else:
                 first = max(0, depth - len(layers) + number)
                 indices = range(first, depth - len(layers) + number + 1)
-            layer.register_forward_pre_hook(FuseBefore(self.fusion, indices), with_kwargs=True)
+            if indices:
+                layer.register_forward_pre_hook(FuseBefore(self.fusion, indices))
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -195,6 +201,12 @@ class LRSAEncoder(LRSAPreTrainedModel):
             (batch, rationale tokens, depths, hidden): with `fusion_position="inside"` the states that enter the last
             layers, one for each fusion layer; otherwise the rationale encoder's output.
         """
+        positions = self.config.max_text_length + (self.config.num_image_tokens or 0)
+        if input_ids.shape[1] > positions:
+            raise ValueError(
+                f"A rationale has {input_ids.shape[1]} tokens, its encoder takes {positions}: lower the processor's "
+                "`max_rationale_length`."
+            )
         # A rationale that is missing has nothing to attend to; its states are never read.
         mask = attention_mask.bool()
         mask = mask | ~mask.any(-1, keepdim=True)
@@ -237,6 +249,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
                 f"{tuple(image_features.shape[1:])}: check the picture size of the image processor, or `image_features`."
             )
         block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
+        if self.training and self.vision_model is not None and not self.config.freeze_vision and pixel_values is None:
+            # DDP wants every parameter in the graph of every step.
+            block = block + 0.0 * sum(p.sum() for p in self.vision_model.parameters() if p.requires_grad)
         if image_attention_mask is None:
             has_image = torch.ones(batch, 1, dtype=torch.bool, device=block.device)
         else:
@@ -313,9 +328,11 @@ class LRSAEncoder(LRSAPreTrainedModel):
 
         attentions = [] if output_fusion_attentions else None
         fusion = None if rationales is None else FusionInputs(source_mask, num_image_tokens, *rationales, attentions)
-        if self.config.num_fusion_layers and self.config.fusion_position != "after":
-            kwargs["fusion"] = fusion
-        outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)
+        token = current_fusion.set(fusion)
+        try:
+            outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)
+        finally:
+            current_fusion.reset(token)
         hidden_states = outputs.last_hidden_state
         if self.config.fusion_position == "after" and fusion is not None:
             for index, layer in enumerate(self.fusion):
@@ -328,10 +345,10 @@ class LRSAEncoder(LRSAPreTrainedModel):
             fusion_attentions=None if attentions is None else tuple(attentions),
             source_mask=source_mask,
             text_embeds=text_embeds,
-            pointer_mask=self._pointer_mask(text_mask, word_ids),
+            pointer_mask=self.pointer_mask(text_mask, word_ids),
         )
 
-    def _pointer_mask(self, text_mask: torch.Tensor, word_ids: torch.Tensor | None) -> torch.Tensor:
+    def pointer_mask(self, text_mask: torch.Tensor, word_ids: torch.Tensor | None) -> torch.Tensor:
         """Words may be pointed at; where they are not given, everything before the last token, which ends the text."""
         if word_ids is not None:
             return (word_ids >= 0) & text_mask

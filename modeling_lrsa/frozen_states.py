@@ -15,7 +15,7 @@ from .modeling_lrsa import LRSAForMABSA
 
 
 def weights_key(module: nn.Module, *parts: object) -> str:
-    digest = hashlib.sha256(repr(parts).encode())
+    digest = hashlib.sha256((repr(parts) + module.config.to_json_string()).encode())
     for tensor in module.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -100,5 +100,6 @@ def _add_image_features(dataset, model, processor, batch_size):
         features = iter(encoder.get_image_features(torch.from_numpy(pixels).to(model.device)))
         return {"image_features": [b"" if image is None else _bytes(next(features)) for image in batch["image"]]}
 
-    key = weights_key(encoder.vision_model, processor.image_processor.to_json_string())
+    settings = {name: value for name, value in processor.image_processor.to_dict().items() if name != "auto_map"}
+    key = weights_key(encoder.vision_model, settings)
     return _map(dataset, encode, ["image"], ["image_features"], key, batch_size, "Encoding pictures")

@@ -8,6 +8,7 @@ from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.output_capturing import CompileableContextVar
 
 from .configuration_lrsa import LRSAConfig
 
@@ -185,8 +186,12 @@ class LRSAFusionLayer(nn.Module):
         return torch.cat([image, text], dim=1)
 
 
+# What the hooks in front of encoder layers read: set for the time of one encoder pass. No text model has to hand it on.
+current_fusion = CompileableContextVar("lrsa_fusion")
+
+
 class FuseBefore:
-    """Forward pre-hook of an encoder layer: takes the keyword `fusion` out of the call and fuses the layer's input.
+    """Forward pre-hook of an encoder layer: fuses the layer's input.
 
     Args:
         layers: all fusion layers.
@@ -197,14 +202,14 @@ class FuseBefore:
         self.layers = layers
         self.indices = indices
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        inputs = kwargs.pop("fusion", None)
-        if inputs is not None and len(self.indices):
-            hidden_states = args[0]
-            for index in self.indices:
-                hidden_states = self.layers[index](hidden_states, inputs, index)
-            args = (hidden_states, *args[1:])
-        return args, kwargs
+    def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
+        inputs = current_fusion.get()
+        if inputs is None:
+            return None
+        hidden_states = args[0]
+        for index in self.indices:
+            hidden_states = self.layers[index](hidden_states, inputs, index)
+        return (hidden_states, *args[1:])
 
 
 FIRST_RATIONALE_UPDATE = 0.1
@@ -230,7 +235,7 @@ def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
     return None
 
 
-def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm: nn.LayerNorm | None) -> bool:
+def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm: nn.LayerNorm | None = None) -> bool:
     """Gives all attentions of a fusion layer the self-attention weights of a pre-trained encoder layer.
 
     Pre-trained attention already matches a name with its other mention, which a few thousand posts do not teach. It is met as

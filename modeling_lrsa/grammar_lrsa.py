@@ -80,12 +80,14 @@ def allowed_targets(
     return allowed
 
 
-def is_valid(targets: torch.Tensor, units: torch.Tensor, config: LRSAConfig) -> torch.Tensor:
+def is_valid(
+    targets: torch.Tensor, units: torch.Tensor, config: LRSAConfig, spans: torch.Tensor | None = None
+) -> torch.Tensor:
     """Which rows of finished sequences (rows, length), without the prefix, follow the grammar and end with EOS."""
     valid = (targets == config.eos_token_id).any(-1)
     length = targets.shape[1]
     for step in range(length):
-        allowed = allowed_targets(targets[:, :step], units, length - step, config)
+        allowed = allowed_targets(targets[:, :step], units, length - step, config, spans)
         valid &= allowed.gather(1, targets[:, step : step + 1]).squeeze(1)
     return valid
 

@@ -161,7 +161,7 @@ class LRSAModel(LRSAPreTrainedModel):
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=encoder_outputs.source_mask.long(),
             past_key_values=past_key_values,
-            use_cache=use_cache,
+            use_cache=self.config.use_cache if use_cache is None else use_cache,
             **recorded,
             **kwargs,
         )
@@ -195,6 +195,8 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         self.model = LRSAModel(config, text_model, vision_model, rationale_model)
         self.pointer_head = LRSAPointerHead(config)
         self.generation_config.constrained_decoding = True
+        self.generation_config._from_model_config = False  # or loading drops what it does not know
+        self._keep_target_ids(self.generation_config)
         self.post_init()
 
     @classmethod
@@ -241,7 +243,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         if not len(fusion):
             return
         text_model = self.model.encoder.text_model
-        layers, _ = encoder_layers(text_model)
+        layers = encoder_layers(text_model)
         last = len(layers) - 1
         depths = {"before": [0] * len(fusion), "after": [last] * len(fusion)}
         depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
@@ -252,6 +254,15 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         if not all(done):
             name = type(text_model).__name__
             logger.warning(f"The self-attention of {name} is not one that fusion can start from: fusion starts at random.")
+
+    def initialize_polarities(self, tokenizer) -> None:
+        """Gives each polarity the mean embedding of the tokens of its name."""
+        embeddings = self.get_input_embeddings().weight
+        with torch.no_grad():
+            for index, label in self.config.id2label.items():
+                ids = tokenizer(label, add_special_tokens=False).input_ids
+                target = self.config.num_special_targets + index
+                self.model.target_embeddings.weight[target] = embeddings[ids].mean(0)
 
     def get_encoder(self, modality=None) -> LRSAEncoder:
         return self.model.encoder
@@ -372,8 +383,8 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
             loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction=reduction)
             if num_items_in_batch is not None:
                 loss = loss / num_items_in_batch
-        outputs.loss, outputs.logits, outputs.last_hidden_state = loss, logits, None
-        return outputs
+        parts = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return LRSAOutput(loss=loss, logits=logits, **parts)
 
     def _source_keys(self, encoder_outputs: LRSAEncoderOutput) -> torch.Tensor:
         if encoder_outputs.source_keys is not None:
@@ -385,6 +396,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         """Special ids are target ids: a `Trainer` given the processor would put the tokenizer's in their place."""
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
             setattr(generation_config, name, getattr(self.config, name))
+        generation_config.forced_eos_token_id = None  # BART's is a token, here it would be a polarity
 
     def save_pretrained(self, *args, **kwargs):
         self._keep_target_ids(self.generation_config)
@@ -435,28 +447,32 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
             kwargs["max_new_tokens"] = DEFAULT_NEW_TOKENS
         outputs = super().generate(inputs, **kwargs)
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
-        default = getattr(kwargs.get("generation_config") or self.generation_config, "constrained_decoding", True)
-        if kwargs.get("constrained_decoding", default) and aspect_spans is None:
-            input_ids = kwargs.get("input_ids", inputs)
-            self._blank_leftovers(sequences, input_ids, kwargs.get("attention_mask"), kwargs.get("word_ids"))
+        settings, _ = self._prepare_generation_config(kwargs.pop("generation_config", None), **kwargs)
+        if settings.constrained_decoding or aspect_spans is not None:
+            self._blank_leftovers(sequences, settings.num_beams > 1, inputs, **kwargs)
         return outputs
 
     def _has_length_cap(self, kwargs: dict) -> bool:
         places = [kwargs, *(vars(c) for c in (kwargs.get("generation_config"), self.generation_config) if c is not None)]
         return any(place.get(name) is not None for place in places for name in ("max_length", "max_new_tokens"))
 
-    def _blank_leftovers(self, sequences, input_ids, attention_mask, word_ids):
-        """Turns rows that repeat a former row of their post or break off into EOS alone, in place."""
-        prefix = 1
+    def _blank_leftovers(
+        self, sequences, beams, inputs=None, input_ids=None, inputs_embeds=None, attention_mask=None, **kwargs
+    ):
+        """Turns rows that break off, and with beams rows that repeat a former one of their post, into EOS alone."""
+        source = next(tensor for tensor in (input_ids, inputs_embeds, inputs) if tensor is not None)
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        copies = len(sequences) // len(input_ids)
-        units = text_units(self.model.encoder._pointer_mask(attention_mask.bool(), word_ids), word_ids)
-        targets = sequences[:, prefix:]
-        broken = ~is_valid(targets, units.repeat_interleave(copies, 0), self.config)
-        same = (targets.unflatten(0, (-1, copies)).unsqueeze(1) == targets.unflatten(0, (-1, copies)).unsqueeze(2)).all(-1)
-        repeated = same.tril(-1).any(-1).flatten()
-        targets.masked_fill_((broken | repeated).unsqueeze(-1), self.config.eos_token_id)
+            attention_mask = torch.ones(source.shape[:2], device=source.device)
+        word_ids, spans = kwargs.get("word_ids"), kwargs.get("aspect_spans")
+        copies = len(sequences) // len(source)
+        units = text_units(self.model.encoder.pointer_mask(attention_mask.bool(), word_ids), word_ids)
+        targets = sequences[:, 1:]
+        spans = None if spans is None else spans.repeat_interleave(copies, 0)
+        broken = ~is_valid(targets, units.repeat_interleave(copies, 0), self.config, spans)
+        if beams:
+            rows = targets.unflatten(0, (-1, copies))
+            broken |= (rows.unsqueeze(1) == rows.unsqueeze(2)).all(-1).tril(-1).any(-1).flatten()
+        targets.masked_fill_(broken.unsqueeze(-1), self.config.eos_token_id)
 
     def compute_transition_scores(self, sequences, scores, beam_indices=None, normalize_logits=False):
         """Scores of the targets of generated sequences, as transformers' own, for a vocabulary as wide as the source.
@@ -484,7 +500,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
 
 def measure_vision_model(vision_model: PreTrainedModel) -> dict[str, int]:
     """Returns how many tokens of which width a vision model makes of a picture of its own size."""
-    size = vision_model.config.image_size
+    size = getattr(vision_model.config, "image_size", 224)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     channels = getattr(vision_model.config, "num_channels", 3)
     with torch.no_grad():

@@ -23,7 +23,7 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     learning_rate: float = option(1e-4, "Peak learning rate of pre-trained parts.")
     new_parts_learning_rate: float = option(3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head.")
     fusion_learning_rate: float = option(1e-4, "Peak learning rate of the fusion layers.")
-    gate_learning_rate: float = option(3e-3, "Peak learning rate of the fusion's gates, which start at zero.")
+    gate_learning_rate: float = option(1e-2, "Peak learning rate of the fusion's gates, which start at zero.")
     warmup_steps: float = option(0.1, "Steps, or share of all steps, in which learning rates rise.")
     per_device_train_batch_size: int = option(16, "Posts a step and device.")
     per_device_eval_batch_size: int = option(64, "Posts at a time in evaluation.")
@@ -48,6 +48,9 @@ class LRSATrainer(Seq2SeqTrainer):
     def __init__(self, model=None, args=None, compute_metrics=None, **kwargs):
         if compute_metrics is None and model is not None and getattr(args, "predict_with_generate", False):
             compute_metrics = SequenceMetrics(model.config)
+        columns = getattr(kwargs.get("train_dataset"), "column_names", None) or ()
+        if args is not None and args.train_sampling_strategy == "group_by_length" and "input_ids" not in columns:
+            args.train_sampling_strategy = "random"  # posts that the collator tokenises have no length yet
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:

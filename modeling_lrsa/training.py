@@ -70,6 +70,7 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
         raise PostError(f"{arguments.text_model}, {arguments.vision_model}: can't be loaded: {error}") from error
     except ValueError as error:
         raise PostError(str(error)) from error
+    model.initialize_polarities(tokenizer)
     config = model.config
     processor = LRSAProcessor(
         image_processor,

@@ -291,6 +291,9 @@ class LRSAProcessor(ProcessorMixin):
         label2target = index_format.label2target
         labels, spans = [], []
         for row, post in zip(aspects, posts):
+            if row is None:  # this post has no gold, so the batch has no labels
+                spans.append([])
+                continue
             words = self.word_spans(row, post)
             columns = [index_format.span_columns(start, end, post.word_ids) for start, end in sorted(words)]
             spans.append([list(pair) for pair in columns if pair is not None])
@@ -412,7 +415,7 @@ def open_image(image: Any):
         if isinstance(image, bytes):
             image = Image.open(BytesIO(image))
         elif isinstance(image, str | os.PathLike):
-            image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image))
+            image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image), timeout=30)
         elif not isinstance(image, Image.Image):
             raise ValueError("a PIL image, path, URL or bytes is expected")
         sides = image.size

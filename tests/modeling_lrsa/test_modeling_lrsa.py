@@ -211,7 +211,6 @@ def test_ignored_labels_do_not_count(tiny):
         assert model(**inputs | {"labels": one_row}).loss.item() == pytest.approx(alone, rel=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="loss and logits stand behind last_hidden_state, which keeps its key and value")
 def test_tuple_begins_with_loss_and_logits(tiny):
     model = tiny.model()
     inputs = tiny.batch(tiny.mixed_posts(model), labels=True)
@@ -287,7 +286,6 @@ def test_generate_with_inputs_left_out(tiny):
     assert whole[:, 0].tolist() == [0, 0, 0]
 
 
-@pytest.mark.xfail(strict=True, reason="_blank_leftovers reads the length off input_ids, which inputs_embeds replaces")
 def test_generate_from_embeddings(tiny):
     model = tiny.model()
     inputs = tiny.batch([tiny.post(model, seed) for seed in range(2)])
@@ -397,9 +395,6 @@ def test_ids_of_a_tokenizer_never_become_target_ids(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["bert", "bart"])
-@pytest.mark.xfail(
-    strict=True, reason="GenerationConfig takes forced_eos_token_id=2, BART's </s>, from the decoder's config"
-)
 def test_no_generation_setting_of_bart_becomes_one_of_targets(tiny, text):
     """With the grammar off, id 2 (the first polarity) would be forced at the length cap."""
     assert tiny.model(text).generation_config.forced_eos_token_id is None
@@ -469,7 +464,6 @@ def test_masc_with_no_span_in_a_row(tiny):
     assert model.generate(**tiny.batch(posts), aspect_spans=spans[:, :0]).tolist() == [[0, 1]] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="generate does not blank leftovers of a beam search over given spans")
 def test_masc_with_more_beams_than_polarities(tiny):
     model = tiny.model(num_fusion_layers=0)
     inputs = tiny.batch([tiny.post(model, 0, length=6)])
@@ -500,10 +494,6 @@ def test_save_and_load(tiny, tmp_path, kind, rationale_encoder):
     assert torch.equal(loaded.generate(**inputs, max_new_tokens=10), model.generate(**inputs, max_new_tokens=10))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="saved with _from_model_config, at which GenerationConfig drops what it does not know",
-)
 def test_constrained_decoding_survives_saving(tiny, tmp_path):
     model = tiny.model()
     model.generation_config.constrained_decoding = False
@@ -523,7 +513,8 @@ def test_trained_vision_stays_trained(tiny, tmp_path):
     model = tiny.model(image="vit", freeze_vision=False)
     model.save_pretrained(tmp_path)
     loaded = LRSAForMABSA.from_pretrained(tmp_path)
-    assert all(parameter.requires_grad for parameter in loaded.get_encoder().vision_model.parameters())
+    vision = loaded.get_encoder().vision_model.named_parameters()
+    assert all(parameter.requires_grad != name.startswith("pooler.") for name, parameter in vision)
 
 
 def test_half_precision(tiny, tmp_path):
@@ -624,7 +615,8 @@ def test_parts_are_copies(parts):
     text = dict(encoder.text_model.named_parameters())
     for name, parameter in encoder.rationale_model.named_parameters():
         assert parameter.data_ptr() != text[name].data_ptr()
-        assert text[name].requires_grad and not parameter.requires_grad
+        assert text[name].requires_grad != name.startswith("pooler.")
+        assert not parameter.requires_grad
 
 
 def test_unknown_field(parts):
@@ -632,9 +624,6 @@ def test_unknown_field(parts):
         LRSAForMABSA.from_text_vision_pretrained(parts["bert"][0], num_fusion_layer=1)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="measure_vision_model reads config.image_size, which ResNet and ConvNext do not have"
-)
 def test_vision_model_without_image_size(parts):
     model = LRSAForMABSA.from_text_vision_pretrained(parts["bert"][0], parts["resnet"][0])
     assert model.config.image_feature_size == 12
