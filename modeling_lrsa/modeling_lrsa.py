@@ -194,6 +194,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = LRSAModel(config, text_model, vision_model, rationale_model)
         self.pointer_head = LRSAPointerHead(config)
+        self.generation_config.max_new_tokens = DEFAULT_NEW_TOKENS
         self.generation_config.constrained_decoding = True
         self.generation_config._from_model_config = False  # or loading drops what it does not know
         self._keep_target_ids(self.generation_config)
@@ -443,18 +444,14 @@ class LRSAForMABSA(LRSAPreTrainedModel, GenerationMixin):
         if aspect_spans is not None:
             kwargs["aspect_spans"] = aspect_spans
             kwargs["max_new_tokens"] = 3 * aspect_spans.shape[1] + 1
-        elif not self._has_length_cap(kwargs):
-            kwargs["max_new_tokens"] = DEFAULT_NEW_TOKENS
+        elif kwargs.get("max_length") is not None and kwargs.get("max_new_tokens") is None:
+            kwargs["max_new_tokens"] = kwargs.pop("max_length") - 1  # or the default in generation_config would go first
         outputs = super().generate(inputs, **kwargs)
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
         settings, _ = self._prepare_generation_config(kwargs.pop("generation_config", None), **kwargs)
         if settings.constrained_decoding or aspect_spans is not None:
             self._blank_leftovers(sequences, settings.num_beams > 1, inputs, **kwargs)
         return outputs
-
-    def _has_length_cap(self, kwargs: dict) -> bool:
-        places = [kwargs, *(vars(c) for c in (kwargs.get("generation_config"), self.generation_config) if c is not None)]
-        return any(place.get(name) is not None for place in places for name in ("max_length", "max_new_tokens"))
 
     def _blank_leftovers(
         self, sequences, beams, inputs=None, input_ids=None, inputs_embeds=None, attention_mask=None, **kwargs

@@ -53,6 +53,13 @@ class LRSATrainer(Seq2SeqTrainer):
             args.train_sampling_strategy = "random"  # posts that the collator tokenises have no length yet
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
 
+    def prediction_step(self, model, *args, **kwargs):
+        settings = self.model.generation_config
+        max_length = settings.max_length
+        result = super().prediction_step(model, *args, **kwargs)
+        settings.max_length = max_length  # which the step fills with transformers' default of 20
+        return result
+
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Groups parameters by part and by weight decay."""
         if self.optimizer is None:
