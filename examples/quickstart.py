@@ -30,7 +30,9 @@ def capitalised_runs(text: str) -> list[dict]:
 
 def run(name: str, **changes) -> None:
     recipe = read_recipe(str(ROOT / "recipes" / "quickstart.yaml"))
-    recipe.update(data=str(ROOT / "posts"), output_dir=str(RUNS / name), disable_tqdm=not sys.stderr.isatty(), **changes)
+    recipe.update(
+        data=str(ROOT / "posts"), output_dir=str(RUNS / name), disable_tqdm=not sys.stderr.isatty(), **changes
+    )
     parser = HfArgumentParser((ModelArguments, DataArguments, LRSATrainingArguments))
     train(*parser.parse_dict(recipe))
 

@@ -12,7 +12,9 @@ from transformers.utils import logging
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.pretrained_parts import PartError
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, evaluate as score, load_model, train as run, write_whole
+from modeling_lrsa.training import DataArguments, ModelArguments, load_model, write_whole
+from modeling_lrsa.training import evaluate as score
+from modeling_lrsa.training import train as run
 from processing import PostError, load_posts
 from processing.posts import check_post, one_post
 
@@ -33,7 +35,7 @@ def train(argv: list[str]) -> None:
         (ModelArguments, DataArguments, LRSATrainingArguments),
         prog="lrsa train",
         usage="lrsa train [RECIPE.yaml] [--argument value ...]",
-        description="Trains on the train split, selects on the validation split. A recipe gives values, flags go before it.",
+        description="Trains on the train split, selects on the validation split. Flags go before a recipe.",
     )
     parser.set_defaults(output_dir="runs/train")
     if argv and not argv[0].startswith("-"):
@@ -56,7 +58,8 @@ def train(argv: list[str]) -> None:
 
 def evaluate(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="lrsa evaluate", description="Prints JMASA and MATE of free decoding, and MASC of the gold spans, in percent."
+        prog="lrsa evaluate",
+        description="Prints JMASA and MATE of free decoding, and MASC of the gold spans, in percent.",
     )
     add_input_arguments(parser)
     parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")
@@ -64,7 +67,9 @@ def evaluate(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image)
     if None in posts["aspects"]:
-        raise PostError(f"{args.posts}: post {posts['id'][posts['aspects'].index(None)]} has no `aspects` to score against.")
+        raise PostError(
+            f"{args.posts}: post {posts['id'][posts['aspects'].index(None)]} has no `aspects` to score against."
+        )
     model, processor = load_model(args.model)
     scores = score(model, processor, posts, args.batch_size, args.num_beams, sys.stderr.isatty())
     print_scores(scores)
@@ -76,8 +81,8 @@ def evaluate(argv: list[str]) -> None:
 def predict(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="lrsa predict",
-        description='Writes one line {"id", "aspects": [prediction, ...]} for each post, or answers for one post given by '
-        "--text.",
+        description='Writes one line {"id", "aspects": [prediction, ...]} for each post, or answers '
+        "for one post given by --text.",
     )
     add_input_arguments(parser, posts_optional=True)
     parser.add_argument("--split", help="split of a folder")
@@ -114,7 +119,10 @@ def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = 
     parser.add_argument("posts", nargs="?" if posts_optional else None, help="JSON Lines file, or folder of splits")
     parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
     parser.add_argument(
-        "--on-bad-image", choices=("error", "skip"), default="error", help="a picture that can't be read (default: error)"
+        "--on-bad-image",
+        choices=("error", "skip"),
+        default="error",
+        help="a picture that can't be read (default: error)",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="posts at a time (default: %(default)s)")
     parser.add_argument("--num-beams", type=int, default=1, help="beams of the search (default: %(default)s)")

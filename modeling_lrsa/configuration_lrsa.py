@@ -28,13 +28,13 @@ class LRSAConfig(PreTrainedConfig):
             Number of dual cross-attention blocks. 0 is the baseline, which takes no rationales.
         fusion_position (`str`, *optional*, defaults to `"inside"`):
             `"before"`: between the embedding and the text encoder. `"inside"`: one block in front of each of the last
-            `num_fusion_layers` layers of the text encoder, reading the rationale's states at that depth. `"after"`: on the
-            encoder's output. Before and after, a block reads the rationale encoder's output.
+            `num_fusion_layers` layers of the text encoder, reading the rationale's states at that depth. `"after"`: on
+            the encoder's output. Before and after, a block reads the rationale encoder's output.
         fusion_dropout (`float`, *optional*, defaults to 0.1):
             Dropout on what the blocks add, and on their attention weights.
         rationale_encoder (`str`, *optional*, defaults to `"frozen"`):
-            What encodes a rationale: `"frozen"`, a copy of the pre-trained text encoder that is never trained, whose states
-            can be computed once (`get_rationale_states`); `"shared"`, the text encoder itself.
+            What encodes a rationale: `"frozen"`, a copy of the pre-trained text encoder that is never trained, whose
+            states can be computed once (`get_rationale_states`); `"shared"`, the text encoder itself.
         image_rationale_reader (`str`, *optional*, defaults to `"text"`):
             What reads the image rationale of a post without picture: `"text"`, the text stream, which then reads both
             rationales in every post; `"queries"`, learned query tokens in the slots of the image block.
@@ -103,27 +103,28 @@ class LRSAConfig(PreTrainedConfig):
     def _check(self):
         if self.pointer_offset < self.num_special_targets + self.num_labels:
             raise ValueError(
-                f"pointer_offset={self.pointer_offset} leaves no room for {self.num_special_targets} special targets and "
-                f"{self.num_labels} polarities: it must be at least {self.num_special_targets + self.num_labels}."
+                f"pointer_offset={self.pointer_offset} leaves no room for {self.num_special_targets} special targets "
+                f"and {self.num_labels} polarities: it must be at least {self.num_special_targets + self.num_labels}."
             )
-        if self.vision_config is not None or self.num_image_tokens or self.image_feature_size:
-            if not self.num_image_tokens or not self.image_feature_size:
-                raise ValueError(
-                    "An image side needs both `num_image_tokens` and `image_feature_size`. "
-                    "`LRSAForMABSA.from_text_vision_pretrained` measures them from the vision model."
-                )
+        sizes = (self.num_image_tokens, self.image_feature_size)
+        if (self.vision_config is not None or any(sizes)) and not all(sizes):
+            raise ValueError(
+                "An image side needs both `num_image_tokens` and `image_feature_size`. "
+                "`LRSAForMABSA.from_text_vision_pretrained` measures them from the vision model."
+            )
         layers = self.text_config.num_hidden_layers
         if self.num_fusion_layers < 0 or (self.fusion_position == "inside" and self.num_fusion_layers > layers):
             raise ValueError(
-                f"num_fusion_layers={self.num_fusion_layers} must be between 0 and the {layers} layers of the text encoder."
+                f"num_fusion_layers={self.num_fusion_layers} must be between 0 and the {layers} encoder layers."
             )
-        if self.num_fusion_layers and self.image_rationale_reader == "queries":
-            if not 0 < self.num_rationale_queries <= (self.num_image_tokens or 0):
-                raise ValueError(
-                    f"image_rationale_reader='queries' needs an image block with at least num_rationale_queries="
-                    f"{self.num_rationale_queries} slots, and this one has {self.num_image_tokens or 0}. "
-                    "A model without image side takes image_rationale_reader='text'."
-                )
+        slots = self.num_image_tokens or 0
+        has_queries = self.num_fusion_layers and self.image_rationale_reader == "queries"
+        if has_queries and not 0 < self.num_rationale_queries <= slots:
+            raise ValueError(
+                f"image_rationale_reader='queries' needs an image block with at least num_rationale_queries="
+                f"{self.num_rationale_queries} slots, and this one has {slots}. "
+                "A model without image side takes image_rationale_reader='text'."
+            )
 
     @property
     def has_images(self) -> bool:
@@ -140,13 +141,20 @@ class LRSAConfig(PreTrainedConfig):
         """Text columns that fit into the encoder beside the image block, special tokens included."""
         positions = getattr(self.text_config, "max_position_embeddings", None) or 512
         # RoBERTa and its kin spend the positions up to and including the padding index.
-        if self.text_config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text"):
+        if self.text_config.model_type in (
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "mpnet",
+            "longformer",
+            "data2vec-text",
+        ):
             positions -= self.text_config.pad_token_id + 1
         return positions - (self.num_image_tokens or 0)
 
     @property
     def decoder_config(self) -> PreTrainedConfig:
-        """The text model's own configuration if it is an encoder-decoder, else that of the fresh BART-style decoder."""
+        """The text model's own configuration if it is an encoder-decoder, else that of a fresh BART-style decoder."""
         if self.text_config.is_encoder_decoder:
             return self.text_config
         text = self.text_config

@@ -97,7 +97,7 @@ def encoder_layers(text_model: nn.Module) -> nn.ModuleList:
 
 
 def norm_in_front_of(text_model: nn.Module, layers: nn.ModuleList, depth: int) -> nn.LayerNorm | None:
-    """Returns the layer norm that the input of layer `depth` comes from, or `None` in a model that normalises later."""
+    """Returns the layer norm that the input of layer `depth` comes from; `None` in models that normalise later."""
     inner = {module for layer in layers for module in layer.modules()}
     places = layers[depth - 1].modules() if depth else (m for m in text_model.modules() if m not in inner)
     norms = [module for module in places if isinstance(module, nn.LayerNorm)]
@@ -120,8 +120,8 @@ class LRSAEncoder(LRSAPreTrainedModel):
         width = self.text_model.get_input_embeddings().weight.shape[1]
         if width != hidden_size:
             raise ValueError(
-                f"{type(self.text_model).__name__} embeds tokens in {width} dimensions and encodes them in {hidden_size}: "
-                "take a text model in which both are the same."
+                f"{type(self.text_model).__name__} embeds tokens in {width} dimensions and encodes them in "
+                f"{hidden_size}: take a text model in which both are the same."
             )
         self.vision_model = None
         self.image_projection = None
@@ -145,8 +145,10 @@ class LRSAEncoder(LRSAPreTrainedModel):
         self.train(self.training)
 
     def freeze_parts(self):
-        """Leaves without gradients the rationale encoder, the vision model if the configuration says so, and what stands
-        behind the states that are read: parameters that get no gradient stop DDP."""
+        """Leaves frozen parts, and what stands behind the states that are read, without gradients.
+
+        Parameters that wait for a gradient in vain stop DDP.
+        """
         if self.rationale_model is not None:
             self.rationale_model.requires_grad_(False)
         for model in (self.text_model, self.vision_model):
@@ -245,8 +247,8 @@ class LRSAEncoder(LRSAPreTrainedModel):
             image_attention_mask = torch.zeros(batch, device=text_embeds.device)
         if image_features.shape[1:] != (slots, self.config.image_feature_size):
             raise ValueError(
-                f"The image block has {slots} slots of width {self.config.image_feature_size}, but these pictures give "
-                f"{tuple(image_features.shape[1:])}: check the picture size of the image processor, or `image_features`."
+                f"The image block has {slots} slots of width {self.config.image_feature_size}, but these pictures "
+                f"give {tuple(image_features.shape[1:])}: check the image processor's size, or `image_features`."
             )
         block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
         if self.training and self.vision_model is not None and not self.config.freeze_vision and pixel_values is None:

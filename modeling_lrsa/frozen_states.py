@@ -21,12 +21,15 @@ def weights_key(module: nn.Module, *parts: object) -> str:
     return digest.hexdigest()
 
 
-def add_frozen_states(dataset: Dataset, model: LRSAForMABSA, processor: LRSAProcessor, batch_size: int = 32) -> Dataset:
+def add_frozen_states(
+    dataset: Dataset, model: LRSAForMABSA, processor: LRSAProcessor, batch_size: int = 32
+) -> Dataset:
     """Puts the outputs of the model's frozen parts into a prepared data set, in place of what they are computed from.
 
     A frozen rationale encoder gives `image_rationale_states` and `text_rationale_states`, (tokens, depths, hidden) a
-    row; a frozen vision model gives `image_features`, (N_v, D); each as the bytes of a float16 array, empty where there is
-    nothing. Computed at the first call and read from disk after that; the file's name follows from data and weights.
+    row; a frozen vision model gives `image_features`, (N_v, D); each as the bytes of a float16 array, empty where
+    there is nothing. Computed at the first call and read from disk after that; the file's name follows from data and
+    weights.
     """
     encoder = model.model.encoder
     if encoder.rationale_model is not None and "text_rationale_input_ids" in dataset.column_names:
@@ -48,7 +51,9 @@ def _bytes(array: torch.Tensor) -> bytes:
     return array.to(torch.float16).cpu().numpy().tobytes()
 
 
-def _map(dataset: Dataset, function, removed: list[str], new: list[str], key: str, batch_size: int, desc: str) -> Dataset:
+def _map(
+    dataset: Dataset, function, removed: list[str], new: list[str], key: str, batch_size: int, desc: str
+) -> Dataset:
     path = cache_file(key, dataset._fingerprint)
     features = dataset.features.copy()
     for name in removed:
@@ -61,6 +66,7 @@ def _map(dataset: Dataset, function, removed: list[str], new: list[str], key: st
         remove_columns=removed,
         features=features,
         cache_file_name=path,
+        new_fingerprint=Path(path).stem,
         writer_batch_size=batch_size,
         desc=desc,
     )

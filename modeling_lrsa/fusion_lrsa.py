@@ -78,8 +78,8 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         R' = R +     MHA(Q = LN(R), K = V = X)      rationale reads content
         X' = X + g · MHA(Q = LN(X), K = V = R')     content reads rationale
 
-    `g`, a scalar, starts at zero, so that a block added to a trained model changes nothing at first. A row whose rationale
-    or content is missing (its mask is all zero) keeps its `X`, to the bit.
+    `g`, a scalar, starts at zero, so that a block added to a trained model changes nothing at first. A row whose
+    rationale or content is missing (its mask is all zero) keeps its `X`, to the bit.
     """
 
     def __init__(self, config: LRSAConfig):
@@ -107,13 +107,13 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
             rationale_mask: (batch, rationale tokens), likewise.
 
         Returns:
-            X' (batch, tokens, hidden), and where the attention implementation computes them the attention weights of both
-            directions: (batch, heads, rationale tokens, tokens) and (batch, heads, tokens, rationale tokens).
+            X' (batch, tokens, hidden), and where the attention implementation computes them the attention weights of
+            both directions: (batch, heads, rationale tokens, tokens) and (batch, heads, tokens, rationale tokens).
         """
         has_content = content_mask.any(-1, keepdim=True)
         has_rationale = rationale_mask.any(-1, keepdim=True)
-        # A softmax over nothing is not a number, and its gradient poisons even what `where` leaves out: rows with nothing
-        # to read read everything, and their result is dropped below.
+        # A softmax over nothing is not a number, and its gradient poisons even what `where` leaves out: rows with
+        # nothing to read read everything, and their result is dropped below.
         update, rationale_weights = self.rationale_attention(
             self.rationale_norm(rationale), content, content_mask | ~has_content
         )
@@ -149,8 +149,8 @@ class FusionInputs(NamedTuple):
 class LRSAFusionLayer(nn.Module):
     """Both streams of dual cross-attention: image with image rationale, text with text rationale.
 
-    With `image_rationale_reader="text"` the text stream reads both rationales, so that an image rationale counts without
-    its picture.
+    With `image_rationale_reader="text"` the text stream reads both rationales, so that an image rationale counts
+    without its picture.
     """
 
     def __init__(self, config: LRSAConfig):
@@ -186,7 +186,7 @@ class LRSAFusionLayer(nn.Module):
         return torch.cat([image, text], dim=1)
 
 
-# What the hooks in front of encoder layers read: set for the time of one encoder pass. No text model has to hand it on.
+# What the hooks in front of encoder layers read, set for one encoder pass: no text model has to hand it on.
 current_fusion = CompileableContextVar("lrsa_fusion")
 
 
@@ -238,9 +238,9 @@ def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
 def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm: nn.LayerNorm | None = None) -> bool:
     """Gives all attentions of a fusion layer the self-attention weights of a pre-trained encoder layer.
 
-    Pre-trained attention already matches a name with its other mention, which a few thousand posts do not teach. It is met as
-    it knows its inputs: queries have the scale of the layer's own, and what a rationale takes from the content is small at
-    first.
+    Pre-trained attention already matches a name with its other mention, which a few thousand posts do not teach. It is
+    met as it knows its inputs: queries have the scale of the layer's own, and what a rationale takes from the content
+    is small at first.
 
     Args:
         norm: the layer norm that the layer's input comes from, if there is one.

@@ -7,7 +7,7 @@ from .configuration_lrsa import LRSAConfig
 
 
 def text_units(pointer_mask: torch.Tensor, word_ids: torch.Tensor | None) -> torch.Tensor:
-    """Returns the unit (word, or column where words are not given) of each text column (batch, columns), -1 at no unit."""
+    """Returns the unit (word, or column without words) of each text column (batch, columns), -1 at no unit."""
     if word_ids is None:
         word_ids = torch.arange(pointer_mask.shape[1], device=pointer_mask.device).expand(pointer_mask.shape)
     return torch.where(pointer_mask, word_ids, -1)
@@ -16,17 +16,17 @@ def text_units(pointer_mask: torch.Tensor, word_ids: torch.Tensor | None) -> tor
 def allowed_targets(
     targets: torch.Tensor, units: torch.Tensor, steps_left: int, config: LRSAConfig, spans: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Which targets may follow `targets`: start, end at or after the start, polarity, no overlap with a former span, EOS.
+    """Which targets may follow `targets`: start, end at or after it, polarity, no overlap with a former span, EOS.
 
-    A triple begins only where it and EOS still fit into `steps_left`. A pure tensor function of its inputs: no loop over
-    rows, no read-back.
+    A triple begins only where it and EOS still fit into `steps_left`. A pure tensor function of its inputs: no loop
+    over rows, no read-back.
 
     Args:
         targets: (rows, length) target ids so far, without the prefix.
         units: (rows, columns) from `text_units`, rising from left to right.
         steps_left: targets that can still be written, this one counted.
-        spans: (rows, spans, 2) source columns of gold spans, padded with -1: where given (MASC), exactly these spans are
-            written, in their order, and only polarities are free.
+        spans: (rows, spans, 2) source columns of gold spans, padded with -1: where given (MASC), exactly these spans
+            are written, in their order, and only polarities are free.
 
     Returns:
         (rows, config.pointer_offset + columns), true where allowed.

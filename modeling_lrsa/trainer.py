@@ -21,7 +21,9 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with learning rates by part, and defaults that select on the validation split."""
 
     learning_rate: float = option(1e-4, "Peak learning rate of pre-trained parts.")
-    new_parts_learning_rate: float = option(3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head.")
+    new_parts_learning_rate: float = option(
+        3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head."
+    )
     fusion_learning_rate: float = option(1e-4, "Peak learning rate of the fusion layers.")
     gate_learning_rate: float = option(1e-2, "Peak learning rate of the fusion's gates, which start at zero.")
     warmup_steps: float = option(0.1, "Steps, or share of all steps, in which learning rates rise.")

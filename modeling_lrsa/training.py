@@ -107,14 +107,14 @@ def train(
     if data_arguments.early_stopping_patience is not None and not args.load_best_model_at_end:
         raise PostError("early_stopping_patience needs load_best_model_at_end: true.")
     set_seed(args.seed)
-    posts = load_posts(
-        data_arguments.data, images=data_arguments.images, on_bad_image=data_arguments.on_bad_image
-    )
+    posts = load_posts(data_arguments.data, images=data_arguments.images, on_bad_image=data_arguments.on_bad_image)
     for split in ("train", "validation"):
         if isinstance(posts, Dataset) or split not in posts:
             raise PostError(f"{data_arguments.data}: a folder with train.jsonl and validation.jsonl is expected.")
         if any(polarity is None for polarity in all_polarities(posts[split])):
-            raise PostError(f"{data_arguments.data}/{split}.jsonl: aspects without polarity can't be learnt from; add it.")
+            raise PostError(
+                f"{data_arguments.data}/{split}.jsonl: aspects without polarity can't be learnt from; add it."
+            )
     model, processor = build_model(model_arguments)
     data = {}
     for split in ("train", "validation"):

@@ -102,6 +102,7 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
         remove_columns=[name for name in posts.column_names if name not in (*kept, "image")],
         features=Features({name: posts.features[name] for name in kept} | {name: _FEATURES[name] for name in new}),
         cache_file_name=path,
+        new_fingerprint=Path(path).stem,
         desc="Tokenising",
     )
     if any_image(posts):

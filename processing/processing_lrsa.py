@@ -1,23 +1,19 @@
 """Processor: texts, pictures and rationales in; tensors out, and target sequences back to aspects."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import logging
 
+from .images_lrsa import open_image
 from .indexing_lrsa import IndexFormat, default_id2label
 from .words_lrsa import split_words
 
 
 logger = logging.get_logger(__name__)
-
-MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 8, 10_000  # pixels
 
 
 class LRSAProcessorKwargs(ProcessingKwargs, total=False):
@@ -400,32 +396,6 @@ class LRSAProcessor(ProcessorMixin):
         probabilities = torch.stack(scores[:steps], dim=1).float().softmax(-1)
         step = torch.arange(steps, device=sequences.device)
         return probabilities[beams.clamp(min=0).long(), step, sequences[:, -steps:]].cpu()
-
-
-def open_image(image: Any):
-    """Opens a picture given as PIL image, path, URL, base64 string or bytes, as RGB, turned as its camera was held.
-
-    Raises:
-        ValueError: it can't be read, or a side has fewer than 8 or more than 10,000 pixels.
-    """
-    from PIL import Image, ImageOps
-
-    name = image if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
-    try:
-        if isinstance(image, bytes):
-            image = Image.open(BytesIO(image))
-        elif isinstance(image, str | os.PathLike):
-            image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image), timeout=30)
-        elif not isinstance(image, Image.Image):
-            raise ValueError("a PIL image, path, URL or bytes is expected")
-        sides = image.size
-        if min(sides) < MIN_IMAGE_SIDE or max(sides) > MAX_IMAGE_SIDE:
-            raise ValueError(
-                f"it has {sides[0]} × {sides[1]} pixels, each side must have {MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE}"
-            )
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # decoders and transports raise whatever they like
-        raise ValueError(f"picture {str(name)[:200]} can't be read: {error}") from error
 
 
 LRSAProcessor.register_for_auto_class()

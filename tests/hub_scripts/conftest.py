@@ -64,8 +64,8 @@ def run_folder(text_folder, posts_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     recipe = folder / "recipe.yaml"
     recipe.write_text(
-        f"data: {posts_folder}\ntext_model: {text_folder}\nnum_fusion_layers: 1\ndecoder_layers: 1\nnum_train_epochs: 1\n"
-        "eval_strategy: epoch\nlearning_rate: 1.0e-3\nseed: 7\n"
+        f"data: {posts_folder}\ntext_model: {text_folder}\nnum_fusion_layers: 1\ndecoder_layers: 1\n"
+        "num_train_epochs: 1\neval_strategy: epoch\nlearning_rate: 1.0e-3\nseed: 7\n"
     )
     assert main(["train", str(recipe), "--output_dir", str(folder / "out"), "--num_train_epochs", "2"]) == 0
     return folder / "out"

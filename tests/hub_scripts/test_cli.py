@@ -44,11 +44,20 @@ def test_predict_keeps_order_and_units(task, run_folder, posts_folder, tmp_path)
             assert ("polarity" in aspect) == (task != "mate")
             assert 0 <= aspect["score"] <= 1
         if task == "masc":
-            assert [(a["start"], a["end"]) for a in row["aspects"]] == [(a["start"], a["end"]) for a in post["aspects"]]
+            assert [(a["start"], a["end"]) for a in row["aspects"]] == [
+                (a["start"], a["end"]) for a in post["aspects"]
+            ]
 
 
 def test_predict_one_post(run_folder, capsys):
-    command = ["predict", str(run_folder / "model"), "--text", "Great gig at Riverbend Hall", "--text-rationale", "It is"]
+    command = [
+        "predict",
+        str(run_folder / "model"),
+        "--text",
+        "Great gig at Riverbend Hall",
+        "--text-rationale",
+        "It is",
+    ]
     assert main(command) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert isinstance(row["aspects"], list)

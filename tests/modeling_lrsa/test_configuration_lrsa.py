@@ -48,8 +48,8 @@ def test_tokenizer_ids_stay_in_the_text_config(tiny):
         ({"pointer_offset": 5, "num_special_targets": 3}, "at least 6"),
         ({"num_image_tokens": 4}, "needs both `num_image_tokens` and `image_feature_size`"),
         ({"image_feature_size": 4}, "needs both `num_image_tokens` and `image_feature_size`"),
-        ({"num_fusion_layers": 3, "fusion_position": "inside"}, "between 0 and the 2 layers"),
-        ({"num_fusion_layers": -1}, "between 0 and the 2 layers"),
+        ({"num_fusion_layers": 3, "fusion_position": "inside"}, "between 0 and the 2 encoder layers"),
+        ({"num_fusion_layers": -1}, "between 0 and the 2 encoder layers"),
         ({"num_fusion_layers": 1, "image_rationale_reader": "queries"}, "image_rationale_reader='text'"),
     ],
 )

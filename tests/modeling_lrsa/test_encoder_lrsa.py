@@ -316,7 +316,10 @@ def test_encoder_layers(tiny, text):
 
 def test_pooler_is_frozen(tiny):
     parameters = dict(tiny.model("bert").get_encoder().text_model.named_parameters())
-    assert {name for name, p in parameters.items() if not p.requires_grad} == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert {name for name, p in parameters.items() if not p.requires_grad} == {
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+    }
 
 
 def test_pointer_mask_without_words(tiny):

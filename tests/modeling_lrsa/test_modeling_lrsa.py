@@ -19,7 +19,7 @@ from transformers import (
 
 from modeling_lrsa import LRSAConfig, LRSAForMABSA, LRSAModel
 from modeling_lrsa.fusion_lrsa import LRSACrossAttention
-from modeling_lrsa.modeling_lrsa import DEFAULT_NEW_TOKENS
+from modeling_lrsa.generation_lrsa import DEFAULT_NEW_TOKENS
 
 
 KINDS = {

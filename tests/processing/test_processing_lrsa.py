@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from processing import LRSAProcessor, MABSABatch
-from processing.processing_lrsa import open_image
+from processing.images_lrsa import open_image
 
 
 TEXT = "the pizza in Rotterdam was great"

@@ -5,6 +5,7 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+
 SCALE = 2
 PICTURES = {}
 

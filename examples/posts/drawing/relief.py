@@ -128,8 +128,9 @@ def moon(c):
             for x in range(wide + 1):
                 height[y][x] += rough * (noise[x, y] / 128 - 1)
     pits = [(104, 176, 46), (262, 216, 38), (214, 108, 25), (318, 132, 22), (36, 252, 26), (176, 262, 20)]
-    for _ in range(900):
-        pits.append((c.rng.uniform(0, wide), c.rng.uniform(30, high), min(20, 1.6 * c.rng.random() ** -0.62)))
+    pits += [
+        (c.rng.uniform(0, wide), c.rng.uniform(30, high), min(20, 1.6 * c.rng.random() ** -0.62)) for _ in range(900)
+    ]
     for px, py, size in pits:
         dx, dy = (px - mid) / ball, (py - foot) / ball
         away = math.hypot(dx, dy)

@@ -1,0 +1,36 @@
+"""Opens pictures."""
+
+import os
+from io import BytesIO
+from typing import Any
+
+from transformers.image_utils import load_image
+
+
+MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 8, 10_000  # pixels
+
+
+def open_image(image: Any):
+    """Opens a picture given as PIL image, path, URL, base64 string or bytes, as RGB, turned as its camera was held.
+
+    Raises:
+        ValueError: it can't be read, or a side has fewer than 8 or more than 10,000 pixels.
+    """
+    from PIL import Image, ImageOps
+
+    name = image if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
+    try:
+        if isinstance(image, bytes):
+            image = Image.open(BytesIO(image))
+        elif isinstance(image, str | os.PathLike):
+            image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image), timeout=30)
+        elif not isinstance(image, Image.Image):
+            raise ValueError("a PIL image, path, URL or bytes is expected")
+        sides = image.size
+        if min(sides) < MIN_IMAGE_SIDE or max(sides) > MAX_IMAGE_SIDE:
+            raise ValueError(
+                f"it has {sides[0]} × {sides[1]} pixels, each side must have {MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE}"
+            )
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # decoders and transports raise whatever they like
+        raise ValueError(f"picture {str(name)[:200]} can't be read: {error}") from error
