@@ -4,14 +4,13 @@
 """
 
 import json
-import sys
 import time
 from pathlib import Path
 
 import regex
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
 
-from hub_scripts.cli import read_recipe
+from hub_scripts.terminal import read_recipe, show_progress
 from modeling_lrsa.predictor import gold_aspects, predict_posts
 from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import DataArguments, ModelArguments, evaluate, train
@@ -30,9 +29,7 @@ def capitalised_runs(text: str) -> list[dict]:
 
 def run(name: str, **changes) -> None:
     recipe = read_recipe(str(ROOT / "recipes" / "quickstart.yaml"))
-    recipe.update(
-        data=str(ROOT / "posts"), output_dir=str(RUNS / name), disable_tqdm=not sys.stderr.isatty(), **changes
-    )
+    recipe.update(data=str(ROOT / "posts"), output_dir=str(RUNS / name), disable_tqdm=not show_progress(), **changes)
     parser = HfArgumentParser((ModelArguments, DataArguments, LRSATrainingArguments))
     train(*parser.parse_dict(recipe))
 

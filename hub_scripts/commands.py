@@ -2,12 +2,9 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-import datasets
 from transformers import HfArgumentParser
-from transformers.utils import logging
 
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.pretrained_parts import PartError
@@ -18,16 +15,10 @@ from modeling_lrsa.training import train as run
 from processing import PostError, load_posts
 from processing.posts import check_post, one_post
 
-from .cli import dump_lines, print_scores, read_recipe
+from .terminal import dump_lines, print_scores, read_recipe, show_progress
 
 
 TASKS = ("mabsa", "mate", "masc")
-
-
-def hide_progress() -> None:
-    """Progress bars are for terminals."""
-    datasets.disable_progress_bars()
-    logging.disable_progress_bar()
 
 
 def train(argv: list[str]) -> None:
@@ -45,7 +36,7 @@ def train(argv: list[str]) -> None:
             raise PostError(f"{argv[0]}: {unknown[0]} is no argument; `lrsa train --help` lists them.")
         parser.set_defaults(**recipe)
         argv = argv[1:]
-    parser.set_defaults(disable_tqdm=not sys.stderr.isatty())
+    parser.set_defaults(disable_tqdm=not show_progress())
     try:
         model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(argv)
         results = run(model_arguments, data_arguments, training_arguments)
@@ -70,8 +61,9 @@ def evaluate(argv: list[str]) -> None:
         raise PostError(
             f"{args.posts}: post {posts['id'][posts['aspects'].index(None)]} has no `aspects` to score against."
         )
+    progress = show_progress()
     model, processor = load_model(args.model)
-    scores = score(model, processor, posts, args.batch_size, args.num_beams, sys.stderr.isatty())
+    scores = score(model, processor, posts, args.batch_size, args.num_beams, progress)
     print_scores(scores)
     if args.output:
         write_whole(Path(args.output), json.dumps(scores, indent=2) + "\n")
@@ -102,10 +94,9 @@ def predict(argv: list[str]) -> None:
         posts = load_posts(args.posts, args.split, args.images, args.on_bad_image)
         if not hasattr(posts, "select"):
             raise PostError(f"{args.posts}: is a folder; name one of its splits by --split.")
+    progress = show_progress() and args.text is None
     model, processor = load_model(args.model)
-    found = predict_posts(
-        model, processor, posts, args.task, args.batch_size, args.num_beams, args.text is None and sys.stderr.isatty()
-    )
+    found = predict_posts(model, processor, posts, args.task, args.batch_size, args.num_beams, progress)
     lines = dump_lines({"id": name, "aspects": aspects} for name, aspects in zip(posts["id"], found))
     if args.output:
         write_whole(Path(args.output), lines)

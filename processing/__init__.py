@@ -7,6 +7,7 @@ _WHERE = {
     "DataCollatorForMABSA": "collator",
     "IndexFormat": "indexing_lrsa",
     "LRSAProcessor": "processing_lrsa",
+    "MABSAPipeline": "pipeline_lrsa",
     "MABSABatch": "processing_lrsa",
     "PostError": "posts",
     "compute_mabsa_metrics": "metrics",

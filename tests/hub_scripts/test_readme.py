@@ -22,7 +22,7 @@ def test_python_example_prints_aspects(run_folder, capsys):
 def test_prediction_shown_has_the_fields_of_a_prediction():
     ((prediction,),) = eval(blocks("python")[1])
     assert list(prediction) == ["aspect", "polarity", "score", "start", "end"]
-    text = re.search(r'processor\(text=\["(.*?)"\]', README)[1]
+    text = re.search(r'processor\(\s*text=\["(.*?)"\]', README)[1]
     assert text[prediction["start"] : prediction["end"]] == prediction["aspect"]
 
 
