@@ -9,11 +9,12 @@ from transformers import Pipeline
 class MABSAPipeline(Pipeline):
     """Finds the aspects of posts and the polarity towards each: `pipeline("mabsa", model=…)`.
 
-    A post is a string, or a dictionary with `text` (or `words`) and any of `image`, `image_rationale`, `text_rationale`; for
-    `task="masc"` with `aspects`. Takes one, a list, a generator or a data set of them; `batch_size` posts go together.
+    A post is a string, or a dictionary with `text` (or `words`) and any of `image`, `image_rationale`,
+    `text_rationale`; for `task="masc"` with `aspects`. Takes one, a list, a generator or a data set of them;
+    `batch_size` posts go together.
 
-    Call arguments: `task` (`"mabsa"`, `"mate"`, `"masc"`), `threshold` (predictions with a lower score are left out), and
-    any argument of `generate`, such as `num_beams`.
+    Call arguments: `task` (`"mabsa"`, `"mate"`, `"masc"`), `threshold` (predictions with a lower score are left out),
+    and any argument of `generate`, such as `num_beams`.
     """
 
     _load_processor = True
@@ -34,7 +35,9 @@ class MABSAPipeline(Pipeline):
             raise ValueError("A post needs `text` (a string) or `words` (a list of words).")
         return {"post": post}
 
-    def _forward(self, model_inputs: dict, task: str = "mabsa", generate_kwargs: dict | None = None) -> dict[str, list]:
+    def _forward(
+        self, model_inputs: dict, task: str = "mabsa", generate_kwargs: dict | None = None
+    ) -> dict[str, list]:
         posts = model_inputs["post"]
         batched = isinstance(posts, list)
         posts = posts if batched else [posts]
