@@ -16,21 +16,17 @@ class LRSAGenerationMixin(GenerationMixin):
         self.generation_config.max_new_tokens = DEFAULT_NEW_TOKENS
         self.generation_config.constrained_decoding = True
         self.generation_config._from_model_config = False  # or loading drops what it does not know
-        self._keep_target_ids(self.generation_config)
+        self.keep_target_ids(self.generation_config)
 
-    def _keep_target_ids(self, generation_config):
+    def keep_target_ids(self, generation_config):
         """Special ids are target ids: a `Trainer` given the processor would put the tokenizer's in their place."""
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
             setattr(generation_config, name, getattr(self.config, name))
         generation_config.forced_eos_token_id = None  # BART's is a token, here it would be a polarity
 
-    def save_pretrained(self, *args, **kwargs):
-        self._keep_target_ids(self.generation_config)
-        super().save_pretrained(*args, **kwargs)
-
     def _prepare_generation_config(self, generation_config, **kwargs):
         generation_config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
-        self._keep_target_ids(generation_config)
+        self.keep_target_ids(generation_config)
         return generation_config, model_kwargs
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args, **kwargs):

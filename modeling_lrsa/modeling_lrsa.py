@@ -283,6 +283,10 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
     def set_input_embeddings(self, value: nn.Module):
         self.model.set_input_embeddings(value)
 
+    def save_pretrained(self, *args, **kwargs):
+        self.keep_target_ids(self.generation_config)
+        super().save_pretrained(*args, **kwargs)
+
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Returns the decoder inputs for `labels`, both (batch, length): BOS, then `labels` without the last."""
         inputs = nn.functional.pad(labels[:, :-1], (1, 0), value=self.config.bos_token_id)

@@ -312,7 +312,7 @@ def test_default_cap_has_room_for_twenty_triples(tiny):
     assert len(sequence) == 3 * min(words, 20) + 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.generation_config.max_length = 8
+        model.generation_config.max_new_tokens = 7
         assert model.generate(**inputs).shape[1] == 8
         assert model.generate(**inputs, generation_config=GenerationConfig(max_new_tokens=4)).shape[1] == 5
 
