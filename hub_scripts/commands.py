@@ -4,12 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser
 
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.pretrained_parts import PartError
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, load_model, write_whole
+from modeling_lrsa.training import DataArguments, ModelArguments, load_model, writable_folder, write_whole
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
 from processing import PostError, load_posts
@@ -40,8 +41,8 @@ def train(argv: list[str]) -> None:
     try:
         model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(argv)
         results = run(model_arguments, data_arguments, training_arguments)
-    except (PartError, TypeError) as error:
-        raise PostError(str(error)) from error
+    except (PartError, TypeError, ValueError, OSError, StrictDataclassError) as error:
+        raise PostError(" ".join(str(error).split())) from error
     print(f"\nValidation split, step {results['best_step']}, seed {results['seed']}:")
     print_scores(results["validation"])
     print(f"Model: {training_arguments.output_dir}/model; scores: {training_arguments.output_dir}/results.json")
@@ -56,11 +57,8 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")
     parser.add_argument("--output", help="JSON file for the scores")
     args = parser.parse_args(argv)
-    posts = load_posts(args.posts, args.split, args.images, args.on_bad_image)
-    if None in posts["aspects"]:
-        raise PostError(
-            f"{args.posts}: post {posts['id'][posts['aspects'].index(None)]} has no `aspects` to score against."
-        )
+    check_output(args.output)
+    posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)
     progress = show_progress()
     model, processor = load_model(args.model)
     scores = score(model, processor, posts, args.batch_size, args.num_beams, progress)
@@ -87,6 +85,7 @@ def predict(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if (args.text is None) == (args.posts is None):
         parser.error("give either POSTS or --text")
+    check_output(args.output)
     if args.text is not None:
         post = {"text": args.text, "image_rationale": args.image_rationale, "text_rationale": args.text_rationale}
         posts = one_post(check_post(post, "--text"), args.image)
@@ -105,6 +104,21 @@ def predict(argv: list[str]) -> None:
         print(lines, end="")
 
 
+def check_output(output: str | None) -> None:
+    """Says before any work is done that a file can't be written."""
+    if output is not None:
+        writable_folder(Path(output).parent)
+        if Path(output).is_dir():
+            raise PostError(f"{output}: is a folder; name a file.")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
 def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:
     parser.add_argument("model", help="folder or id of an LRSA model")
     parser.add_argument("posts", nargs="?" if posts_optional else None, help="JSON Lines file, or folder of splits")
@@ -115,5 +129,5 @@ def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = 
         default="error",
         help="a picture that can't be read (default: error)",
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="posts at a time (default: %(default)s)")
-    parser.add_argument("--num-beams", type=int, default=1, help="beams of the search (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="posts at a time (default: %(default)s)")
+    parser.add_argument("--num-beams", type=positive, default=1, help="beams of the search (default: %(default)s)")

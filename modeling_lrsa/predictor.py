@@ -1,7 +1,5 @@
 """Predicts the aspects of a data set of posts."""
 
-from collections.abc import Iterator
-
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -59,7 +57,3 @@ def gold_aspects(posts: Dataset) -> list[list[dict]]:
             aspects = [{**a, "word_start": a["start"], "word_end": a["end"]} for a in aspects or []]
         gold.append(aspects or [])
     return gold
-
-
-def all_polarities(posts: Dataset) -> Iterator[str | None]:
-    return (aspect["polarity"] for aspects in posts["aspects"] for aspect in aspects or [])

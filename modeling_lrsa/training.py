@@ -14,7 +14,7 @@ from processing.preparation import prepare_posts
 
 from .frozen_states import add_frozen_states, collator_for
 from .modeling_lrsa import LRSAForMABSA
-from .predictor import all_polarities, gold_aspects, predict_posts
+from .predictor import gold_aspects, predict_posts
 from .pretrained_parts import resolve_part
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
 
@@ -107,14 +107,17 @@ def train(
     if data_arguments.early_stopping_patience is not None and not args.load_best_model_at_end:
         raise PostError("early_stopping_patience needs load_best_model_at_end: true.")
     set_seed(args.seed)
-    posts = load_posts(data_arguments.data, images=data_arguments.images, on_bad_image=data_arguments.on_bad_image)
-    for split in ("train", "validation"):
-        if isinstance(posts, Dataset) or split not in posts:
-            raise PostError(f"{data_arguments.data}: a folder with train.jsonl and validation.jsonl is expected.")
-        if any(polarity is None for polarity in all_polarities(posts[split])):
-            raise PostError(
-                f"{data_arguments.data}/{split}.jsonl: aspects without polarity can't be learnt from; add it."
-            )
+    if not Path(data_arguments.data).is_dir():
+        raise PostError(
+            f"{data_arguments.data}: no such folder; one with train.jsonl and validation.jsonl is expected."
+        )
+    writable_folder(Path(args.output_dir))
+    posts = {
+        split: load_posts(
+            data_arguments.data, split, data_arguments.images, data_arguments.on_bad_image, labelled=True
+        )
+        for split in ("train", "validation")
+    }
     model, processor = build_model(model_arguments)
     data = {}
     for split in ("train", "validation"):
@@ -133,8 +136,8 @@ def train(
         processing_class=processor,
         callbacks=callbacks,
     )
-    resume = args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=resume.lower() == "true" or resume if resume else None)
+    resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume)
 
     output = Path(args.output_dir)
     results = {
@@ -168,6 +171,14 @@ def evaluate(
     classified = predict_posts(model, processor, posts, "masc", batch_size, num_beams, progress)
     masc = compute_mabsa_metrics(classified, gold)
     return metrics | {name: value for name, value in masc.items() if name.startswith("masc_")}
+
+
+def writable_folder(folder: Path) -> None:
+    """Makes a folder, or says before any work is done that nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PostError(f"{folder}: can't be written to ({error.strerror}); choose another place.") from error
 
 
 def save_whole(folder: Path, *parts) -> None:

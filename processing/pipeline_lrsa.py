@@ -23,6 +23,10 @@ class MABSAPipeline(Pipeline):
     _load_feature_extractor = False
 
     def _sanitize_parameters(self, task: str | None = None, threshold: float | None = None, **generate_kwargs):
+        if refused := {"num_return_sequences", "return_dict_in_generate", "output_scores"} & set(generate_kwargs):
+            raise ValueError(
+                f"A pipeline gives one result a post with its scores; leave out {', '.join(sorted(refused))}."
+            )
         forward = {"generate_kwargs": generate_kwargs} if generate_kwargs else {}
         if task is not None:
             forward["task"] = task

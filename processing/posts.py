@@ -45,6 +45,7 @@ def load_posts(
     images: str | Path | None = None,
     on_bad_image: str = "error",
     labels: Sequence[str] = DEFAULT_LABELS,
+    labelled: bool = False,
 ) -> Dataset | DatasetDict:
     """Reads posts.
 
@@ -56,6 +57,7 @@ def load_posts(
         on_bad_image: a picture that is there and can't be read: `"error"`, or `"skip"` for a warning and a post
             without.
         labels: polarities that may occur.
+        labelled: whether every post must have `aspects` with polarities, to learn from or to score against.
 
     Returns:
         A data set with the columns of `FEATURES`, or for a folder without `split` a dictionary of them.
@@ -71,9 +73,9 @@ def load_posts(
         if not found:
             raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
         if split is not None:
-            return load_posts(path / f"{split}.jsonl", None, images, on_bad_image, labels)
+            return load_posts(path / f"{split}.jsonl", None, images, on_bad_image, labels, labelled)
         return DatasetDict(
-            {name: load_posts(path / f"{name}.jsonl", None, images, on_bad_image, labels) for name in found}
+            {name: load_posts(path / f"{name}.jsonl", None, images, on_bad_image, labels, labelled) for name in found}
         )
     if not path.is_file():
         raise PostError(f"{path}: no such file or folder.")
@@ -82,6 +84,10 @@ def load_posts(
     rows, missing = [], 0
     for line, row in read_json_lines(path):
         post = check_post(row, f"{path}:{line}", labels)
+        if labelled and post["aspects"] is None:
+            raise PostError(f"{path}:{line}: aspects: is missing; give a list, an empty one where there are none.")
+        if labelled and (bare := [i for i, a in enumerate(post["aspects"]) if a["polarity"] is None]):
+            raise PostError(f"{path}:{line}: aspects[{bare[0]}].polarity: is missing.")
         post["id"] = post["id"] or f"{path.stem}-{line}"
         if post["image"] is not None:
             picture = folder / post["image"]

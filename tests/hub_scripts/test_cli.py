@@ -133,7 +133,9 @@ def test_bad_pictures_stop_or_are_skipped(name, run_folder, bad_posts, tmp_path,
         ("num_fusion_layers: 9\n", "num_fusion_layers=9"),
         ("text_model: embedded/nothing\n", "embedded/nothing is unknown"),
         ("text_model: /no/such/folder\n", "can't be loaded"),
-        ("data: /no/such/folder\n", "/no/such/folder: no such file or folder"),
+        ("data: /no/such/folder\n", "/no/such/folder: no such folder"),
+        ("fusion_position: sideways\n", "fusion_position"),
+        ("save_strategy: 'no'\n", "load_best_model_at_end"),
     ],
 )
 def test_bad_recipes_exit_2(content, message, text_folder, posts_folder, tmp_path, capfd):
@@ -147,6 +149,25 @@ def test_bad_recipes_exit_2(content, message, text_folder, posts_folder, tmp_pat
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("lrsa train: ") and message in error
     assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.parametrize("aspects", [None, [{"start": 0, "end": 5}]])
+def test_posts_without_labels_are_no_use_to_train_on(aspects, text_folder, posts_folder, tmp_path, capfd):
+    rows = [json.loads(line) for line in (posts_folder / "train.jsonl").read_text().splitlines()]
+    rows[1]["aspects"] = aspects
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["train", "--data", str(tmp_path), "--text_model", str(text_folder), "--output_dir", str(tmp_path / "o")]
+    assert main(command) == 2
+    assert capfd.readouterr().err.startswith(f"lrsa train: {tmp_path}/train.jsonl:2: aspects")
+
+
+def test_an_output_that_cannot_be_written_is_told_first(run_folder, posts_folder, tmp_path, capfd):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "x.jsonl", tmp_path):
+        command = ["predict", str(run_folder / "model"), str(posts_folder / "test.jsonl"), "--output", str(output)]
+        assert main(command) == 2
+        assert capfd.readouterr().err.startswith("lrsa predict: ")
 
 
 def test_a_missing_model_is_told_in_one_line(posts_folder, capfd):
