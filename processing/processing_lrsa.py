@@ -164,6 +164,10 @@ class LRSAProcessor(ProcessorMixin):
         Raises:
             ValueError: a word, an aspect, a polarity, a picture or a length that does not fit; the message says what.
         """
+        if task not in ("mabsa", "mate", "masc") or on_long_text not in ("warn", "error"):
+            raise ValueError(
+                f'task={task!r} is "mabsa", "mate" or "masc"; on_long_text={on_long_text!r} "warn" or "error".'
+            )
         # Without what the tokenizer was loaded with: it holds the length that some rationale was last cut at.
         merged = self._merge_kwargs(**kwargs)
         text_kwargs = merged["text_kwargs"]
