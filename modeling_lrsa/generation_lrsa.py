@@ -60,16 +60,14 @@ class LRSAGenerationMixin(GenerationMixin):
 
         Args:
             aspect_spans: (batch, spans, 2) source columns, padded with -1. Where given, the polarities of exactly
-            these
-                spans are asked (MASC).
+                these spans are asked (MASC).
         """
         if aspect_spans is not None:
             kwargs["aspect_spans"] = aspect_spans
             kwargs["max_new_tokens"] = 3 * aspect_spans.shape[1] + 1
         elif kwargs.get("max_length") is not None and kwargs.get("max_new_tokens") is None:
-            kwargs["max_new_tokens"] = (
-                kwargs.pop("max_length") - 1
-            )  # or the default in generation_config would go first
+            # The default of max_new_tokens in generation_config would go before it.
+            kwargs["max_new_tokens"] = kwargs.pop("max_length") - 1
         outputs = super().generate(inputs, **kwargs)
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
         settings, _ = self._prepare_generation_config(kwargs.pop("generation_config", None), **kwargs)
