@@ -42,6 +42,9 @@ class LRSAConfig(PreTrainedConfig):
             How many learned query tokens, with `image_rationale_reader="queries"`.
         decoder_layers (`int`, *optional*, defaults to 3):
             Layers of the fresh decoder of an encoder-only text model.
+        decoder_config (`PreTrainedConfig` or `dict`, *optional*):
+            That fresh decoder, BART-style. Made from `text_config` and `decoder_layers` where it is not given; `None`
+            with an encoder-decoder.
         decoder_pointer_input (`str`, *optional*, defaults to `"states"`):
             What a pointer is to the decoder as its next input: the encoder's `"states"` of the column, or its token's
             `"embeddings"`, as in BARTABSA.
@@ -61,6 +64,7 @@ class LRSAConfig(PreTrainedConfig):
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bart"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit", optional=True),
+        "decoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bart", optional=True),
     }
     keys_to_ignore_at_inference = ["past_key_values"]
 
@@ -76,6 +80,7 @@ class LRSAConfig(PreTrainedConfig):
     image_rationale_reader: Literal["text", "queries"] = "text"
     num_rationale_queries: int = 8
     decoder_layers: int = 3
+    decoder_config: dict | PreTrainedConfig | None = None
     decoder_pointer_input: Literal["states", "embeddings"] = "states"
     num_special_targets: int = 2
     pointer_offset: int | None = None
@@ -98,6 +103,8 @@ class LRSAConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.pointer_offset is None:
             self.pointer_offset = self.num_special_targets + self.num_labels
+        if self.decoder_config is None and not self.text_config.is_encoder_decoder:
+            self.decoder_config = self._fresh_decoder_config()
         self._check()
 
     def _check(self):
@@ -152,21 +159,16 @@ class LRSAConfig(PreTrainedConfig):
             positions -= self.text_config.pad_token_id + 1
         return positions - (self.num_image_tokens or 0)
 
-    @property
-    def decoder_config(self) -> PreTrainedConfig:
-        """The text model's own configuration if it is an encoder-decoder, else that of a fresh BART-style decoder."""
-        if self.text_config.is_encoder_decoder:
-            return self.text_config
+    def _fresh_decoder_config(self) -> BartConfig:
         text = self.text_config
+        sizes = {
+            "layers": self.decoder_layers,
+            "attention_heads": text.num_attention_heads,
+            "ffn_dim": getattr(text, "intermediate_size", 4 * text.hidden_size),
+        }
         return BartConfig(
             vocab_size=self.pointer_offset,
             d_model=text.hidden_size,
-            encoder_layers=self.decoder_layers,
-            decoder_layers=self.decoder_layers,
-            encoder_attention_heads=text.num_attention_heads,
-            decoder_attention_heads=text.num_attention_heads,
-            encoder_ffn_dim=getattr(text, "intermediate_size", 4 * text.hidden_size),
-            decoder_ffn_dim=getattr(text, "intermediate_size", 4 * text.hidden_size),
             max_position_embeddings=256,
             activation_function="gelu",
             dropout=0.1,
@@ -176,12 +178,18 @@ class LRSAConfig(PreTrainedConfig):
             bos_token_id=self.bos_token_id,
             eos_token_id=self.eos_token_id,
             attn_implementation=self._attn_implementation,
+            **{f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()},
         )
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
-        if decoder and not encoder:
-            return self.decoder_config.get_text_config(decoder=True)
-        return self.text_config
+        if not decoder or encoder:
+            return self.text_config
+        if self.decoder_config is not None:
+            return self.decoder_config
+        sides = self.text_config, self.text_config.get_text_config(decoder=True)
+        encoder_sizes, decoder_sizes = ((side.num_hidden_layers, side.num_attention_heads) for side in sides)
+        # A view of the decoder is a copy: what is set on it is lost, so it is given only where it is needed.
+        return sides[encoder_sizes != decoder_sizes]
 
 
 __all__ = ["LRSAConfig"]

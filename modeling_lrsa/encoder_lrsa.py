@@ -37,6 +37,11 @@ class LRSAPreTrainedModel(PreTrainedModel):
                 module.freeze_parts()  # loading makes every parameter trainable
         return loaded
 
+    def _recorded(self, **flags: bool | None) -> dict[str, bool]:
+        """Which outputs parts are asked to record: those of the call, and where it says nothing, of the config."""
+        flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
+        return {name: flag for name, flag in flags.items() if flag}
+
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, LRSADualCrossAttention):

@@ -1,12 +1,13 @@
 """Dual cross-attention: a rationale reads the content it explains, then the content reads the rationale."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import CompileableContextVar
 
@@ -126,7 +127,8 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         return fused, rationale_weights, content_weights
 
 
-class FusionInputs(NamedTuple):
+@dataclass
+class FusionInputs(ModelOutput):
     """What every fusion layer of one forward pass reads.
 
     Attributes:
@@ -137,13 +139,13 @@ class FusionInputs(NamedTuple):
         attentions: takes the attention weights of each layer in turn, or `None`.
     """
 
-    source_mask: torch.Tensor
-    num_image_tokens: int
-    image_rationale: torch.Tensor
-    image_rationale_mask: torch.Tensor
-    text_rationale: torch.Tensor
-    text_rationale_mask: torch.Tensor
-    attentions: list[torch.Tensor] | None
+    source_mask: torch.Tensor | None = None
+    num_image_tokens: int | None = None
+    image_rationale: torch.Tensor | None = None
+    image_rationale_mask: torch.Tensor | None = None
+    text_rationale: torch.Tensor | None = None
+    text_rationale_mask: torch.Tensor | None = None
+    attentions: list[torch.Tensor] | None = None
 
 
 class LRSAFusionLayer(nn.Module):

@@ -75,10 +75,9 @@ class LRSAModel(LRSAPreTrainedModel):
         self.encoder = LRSAEncoder(config, text_encoder_of(text_model), vision_model, rationale_model)
         if config.text_config.is_encoder_decoder:
             self.decoder = text_model.get_decoder()
-            self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.text_model.embed_tokens.weight"}
         else:
             self.decoder = BartDecoder(config.decoder_config)
-            del self.decoder.embed_tokens  # inputs come as embeddings of targets and of the tokens they point at
+        del self.decoder.embed_tokens  # inputs come as embeddings of targets and of the tokens they point at
         self.target_embeddings = nn.Embedding(config.pointer_offset, config.text_config.hidden_size)
         self.post_init()
 
@@ -134,8 +133,7 @@ class LRSAModel(LRSAPreTrainedModel):
         r"""
         See [`LRSAForMABSA.forward`].
         """
-        recorded = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        recorded = {key: value for key, value in recorded.items() if value is not None}
+        recorded = self._recorded(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
@@ -345,12 +343,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             num_items_in_batch (*optional*):
                 Targets of the whole batch over all devices and accumulation steps; the loss is then their sum over it.
         """
-        recorded = {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-            "output_fusion_attentions": output_fusion_attentions,
-        }
-        recorded = {key: value for key, value in recorded.items() if value is not None}
+        recorded = self._recorded(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(
                 input_ids=input_ids,
@@ -366,6 +359,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
                 text_rationale_states=text_rationale_states,
                 word_ids=word_ids,
                 inputs_embeds=inputs_embeds,
+                output_fusion_attentions=output_fusion_attentions,
                 **recorded,
                 **kwargs,
             )

@@ -1,0 +1,59 @@
+"""transformers' tests of models, over four configurations."""
+
+import unittest
+
+import torch
+from testers import HIDDEN, LRSATester, bart_config, bert_config, efficientnet_config, vit_config
+from transformers_suite import test_modeling_common
+from transformers_suite.generation.test_utils import GenerationTesterMixin
+from transformers_suite.test_configuration_common import ConfigTester
+from transformers_suite.test_fsdp_mixin import FSDPTesterMixin
+from transformers_suite.test_modeling_common import ModelTesterMixin
+
+from modeling_lrsa import LRSAConfig, LRSAForMABSA, LRSAModel
+
+
+# The suite knows by these lists that a base model has no loss.
+test_modeling_common.MODEL_MAPPING_NAMES = {**test_modeling_common.MODEL_MAPPING_NAMES, "lrsa": "LRSAModel"}
+
+
+class Conformance(ModelTesterMixin, GenerationTesterMixin, FSDPTesterMixin):
+    all_model_classes = (LRSAModel, LRSAForMABSA)
+    is_encoder_decoder = True
+    _is_composite = True
+
+    def setUp(self):
+        self.model_tester = self.tester()
+        self.config_tester = ConfigTester(self, config_class=LRSAConfig, has_text_modality=False)
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        if return_labels and model_class is LRSAForMABSA:
+            del inputs["decoder_input_ids"]
+            inputs["labels"] = torch.tensor([[5, 5, 2, 1]] * len(inputs["input_ids"]))
+        return inputs
+
+
+class BartViTTest(Conformance, unittest.TestCase):
+    def tester(self):
+        image = {"vision_config": vit_config().to_dict(), "num_image_tokens": 5, "image_feature_size": 24}
+        return LRSATester(self, bart_config(), image, (3, 8, 8))
+
+
+class BertEfficientNetTest(Conformance, unittest.TestCase):
+    def tester(self):
+        image = {"vision_config": efficientnet_config().to_dict(), "num_image_tokens": 16, "image_feature_size": 128}
+        return LRSATester(self, bert_config(), image, (3, 32, 32))
+
+
+class TextOnlyTest(Conformance, unittest.TestCase):
+    def tester(self):
+        return LRSATester(self, bert_config())
+
+
+class BartRegionsTest(Conformance, unittest.TestCase):
+    def tester(self):
+        return LRSATester(self, bart_config(), {"num_image_tokens": 4, "image_feature_size": 10}, (4, 10))
