@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -67,33 +68,45 @@ def folders(parts, tmp_path_factory):
     return folders
 
 
-def in_a_clean_process(cache: Path, folders: list[Path], posts) -> list[dict]:
+def in_a_clean_process(place: Path, posts, *models: tuple[str, Path]) -> list[dict]:
+    """Runs `clean_process.py` for models, each given by its folder or id and a folder that it saves beside."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    arguments = [
-        {"folder": str(folder), "saved": f"{folder}_saved", "piped": f"{folder}_piped", "posts": posts}
-        for folder in folders
-    ]
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(place / "hub"), "HF_MODULES_CACHE": str(place)}
     started = time.time()
+    arguments = [
+        {"folder": name, "saved": f"{folder}_saved", "piped": f"{folder}_piped", "posts": posts, "started": started}
+        for name, folder in models
+    ]
     done = subprocess.run(
         [sys.executable, str(HERE / "clean_process.py")],
-        input=json.dumps([each | {"started": started} for each in arguments]),
+        input=json.dumps(arguments),
         capture_output=True,
         text=True,
-        cwd=cache,
-        env=environment | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        cwd=place,
+        env=environment | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def as_downloaded(folder: Path, repository: str, hub: Path):
+    """Copies a folder to where huggingface_hub keeps a repository that it has downloaded."""
+    kept = hub / f"models--{repository.replace('/', '--')}"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text(40 * "a")
+    shutil.copytree(folder, kept / "snapshots" / (40 * "a"))
+
+
 @pytest.fixture(scope="module")
 def results(folders, posts, tmp_path_factory):
-    """What clean processes made of each kind, and then of what they had saved."""
-    modules = [tmp_path_factory.mktemp("modules") for _ in range(2)]
+    """What clean processes made of each kind, and then of what they had saved: one as folder, one as repository."""
     pictures, text_only = folders.values()
     saved = [folder.with_name(f"{folder.name}_saved") for folder in folders.values()]
-    first = in_a_clean_process(modules[0], [pictures], posts)
-    second = in_a_clean_process(modules[1], [text_only, *saved], posts)
+    first = in_a_clean_process(tmp_path_factory.mktemp("first"), posts, (str(pictures), pictures))
+    place = tmp_path_factory.mktemp("second")
+    as_downloaded(saved[0], "someone/their-model", place / "hub")
+    models = [(str(text_only), text_only), ("someone/their-model", saved[0]), (str(saved[1]), saved[1])]
+    second = in_a_clean_process(place, posts, *models)
     return {"bert and vit": [*first, second[1]], "bart": [second[0], second[2]]}
 
 
@@ -173,9 +186,10 @@ def test_what_a_clean_process_saves_is_whole(folders, results, kind):
         assert (folder / "model.safetensors").read_bytes() == weights
 
 
-def test_parts_and_pipeline_load_in_15_seconds(results):
-    """From the start of the process, torch and transformers included. The better of two: the machine may be busy."""
-    assert min(results[kind][0]["seconds"] for kind in KINDS) < 15
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_and_pipeline_load_in_15_seconds(results, kind):
+    """By the clock, from the start of the process, torch and transformers included, less what it waited for a core."""
+    assert 0 < results[kind][0]["seconds"] < 15
 
 
 @pytest.mark.parametrize("kind", KINDS)
