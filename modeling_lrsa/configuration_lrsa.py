@@ -1,10 +1,23 @@
 """Configuration of LRSA models."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+
+class PipelinesBeside(dict):
+    """`custom_pipelines` of config.json: pipelines whose code lies beside it.
+
+    A task that this process has registered is not `in` it: like the Auto classes, `pipeline` then uses the registered
+    class, which needs no trust in remote code.
+    """
+
+    def __contains__(self, task):
+        from transformers.pipelines import PIPELINE_REGISTRY  # what loads a configuration alone needs no pipelines
+
+        return super().__contains__(task) and task not in PIPELINE_REGISTRY.get_supported_tasks()
 
 
 @strict
@@ -97,6 +110,7 @@ class LRSAConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        kwargs.pop("custom_pipelines", None)
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = {0: "positive", 1: "neutral", 2: "negative"}
             self.label2id = {label: i for i, label in self.id2label.items()}
@@ -132,6 +146,14 @@ class LRSAConfig(PreTrainedConfig):
                 f"{self.num_rationale_queries} slots, and this one has {slots}. "
                 "A model without image side takes image_rationale_reader='text'."
             )
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict]:
+        """Where `pipeline` finds its code in a saved folder. Made anew each time, for `pipeline` writes classes in."""
+        return PipelinesBeside(mabsa={"impl": "pipeline_lrsa.MABSAPipeline", "pt": ["AutoModel"]})
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"custom_pipelines": dict(self.custom_pipelines)}
 
     @property
     def has_images(self) -> bool:

@@ -182,16 +182,22 @@ def writable_folder(folder: Path) -> None:
 
 
 def save_whole(folder: Path, *parts) -> None:
-    """Saves parts into a folder that appears whole, in place of a former one."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    """Saves parts into a folder that appears whole, in place of a former one.
+
+    Should the process be killed between the two renames, both lie beside it, under names that begin with a dot.
+    """
+    fresh, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("new", "former"))
     try:
         for part in parts:
             part.save_pretrained(fresh)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(former)
         fresh.rename(folder)
     finally:
+        if former.exists() and not folder.exists():
+            former.rename(folder)
         shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:

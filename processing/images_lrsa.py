@@ -16,10 +16,10 @@ def open_image(image: Any):
     Raises:
         ValueError: it can't be read, or a side has fewer than 8 or more than 10,000 pixels.
     """
-    from PIL import Image, ImageOps
-
     name = image if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
     try:
+        from PIL import Image, ImageOps  # in here, so that loading a model of text alone does not ask for it
+
         if isinstance(image, bytes):
             image = Image.open(BytesIO(image))
         elif isinstance(image, str | os.PathLike):

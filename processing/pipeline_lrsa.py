@@ -1,8 +1,8 @@
 """Pipeline: posts in, aspects with polarities out."""
 
+import os
 from typing import Any
 
-import torch
 from transformers import Pipeline
 
 
@@ -54,12 +54,20 @@ class MABSAPipeline(Pipeline):
             task=task,
             return_tensors="pt",
         ).to(self.device)
-        with torch.inference_mode():
-            outputs = self.model.generate(
-                **inputs, return_dict_in_generate=True, output_scores=True, **generate_kwargs or {}
-            )
+        outputs = self.model.generate(
+            **inputs, return_dict_in_generate=True, output_scores=True, **generate_kwargs or {}
+        )
         found = self.processor.post_process_mabsa(outputs, inputs, task)
         return {"aspects": found if batched else found[0]}
 
     def postprocess(self, model_outputs: dict[str, list], threshold: float = 0.0) -> list[dict[str, Any]]:
         return [aspect for aspect in model_outputs["aspects"] if aspect["score"] >= threshold]
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Saves model and processor, which bring the code of this pipeline with them.
+
+        `kwargs` go to `save_pretrained` of both, such as `push_to_hub` and `repo_id`.
+        """
+        save_directory = os.fspath(save_directory)
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
@@ -12,6 +12,10 @@ from .images_lrsa import open_image
 from .indexing_lrsa import IndexFormat, default_id2label
 from .words_lrsa import split_words
 
+
+if TYPE_CHECKING:
+    # Files of relative imports travel with a saved processor, and the pipeline is to travel.
+    from .pipeline_lrsa import MABSAPipeline  # noqa: F401
 
 logger = logging.get_logger(__name__)
 

@@ -17,7 +17,9 @@ def test_train_writes_model_and_results(run_folder):
     assert results["seed"] == 7
     assert 0 <= results["validation"]["jmasa_f1"] <= 100
     names = {path.name for path in (run_folder / "model").iterdir()}
-    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "modeling_lrsa.py"} <= names
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= names
+    assert {"modeling_lrsa.py", "processing_lrsa.py", "pipeline_lrsa.py"} <= names
+    assert json.loads((run_folder / "model" / "config.json").read_text())["custom_pipelines"].keys() == {"mabsa"}
     assert not [path for path in run_folder.iterdir() if path.name.startswith(".")]
 
 

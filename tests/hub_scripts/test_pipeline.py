@@ -4,6 +4,7 @@ import pytest
 from transformers import pipeline
 
 import modeling_lrsa  # noqa: F401  registers the task
+from processing import MABSAPipeline
 
 
 POSTS = [
@@ -49,3 +50,17 @@ def test_threshold_and_task(pipe):
 def test_a_post_without_text_is_refused(pipe):
     with pytest.raises(ValueError, match="needs `text`"):
         pipe({"image": "x.jpg"})
+
+
+@pytest.mark.parametrize(
+    ("task", "trust"), [("mabsa", None), ("mabsa", False), ("mabsa", True), (None, None), (None, True)]
+)
+def test_where_the_task_is_registered_no_code_of_the_folder_is_used(pipe, run_folder, task, trust):
+    made = pipeline(task, model=str(run_folder / "model"), device="cpu", trust_remote_code=trust)
+    assert type(made) is type(pipe) is MABSAPipeline
+    assert made(POSTS[1]) == pipe(POSTS[1])
+
+
+def test_saved_and_loaded_again(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    assert pipeline(model=str(tmp_path), device="cpu")(POSTS) == pipe(POSTS)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PIPELINE, PREDICTION, BATCH = re.findall(r"```python\n(.*?)```", README, re.S)[:3]
+PIPELINE, PREDICTION, BATCH, _, REMOTE = re.findall(r"```python\n(.*?)```", README, re.S)
 TEXT = "The new menu at Blue Kettle is a joy"
 
 
 def run(example: str, run_folder: Path, capsys):
-    exec(compile(example.replace("runs/quickstart/model", str(run_folder / "model")), "README.md", "exec"), {})
+    example = re.sub("runs/quickstart/model|someone/their-model", str(run_folder / "model"), example)
+    exec(compile(example, "README.md", "exec"), {})
     return eval(capsys.readouterr().out)
 
 
@@ -24,6 +25,11 @@ def test_pipeline_example(run_folder, capsys):
 def test_batch_example(run_folder, capsys):
     assert TEXT in BATCH
     assert len(run(BATCH, run_folder, capsys)) == 2
+
+
+def test_example_with_code_of_the_repository(run_folder, capsys):
+    assert TEXT in REMOTE
+    assert isinstance(run(REMOTE, run_folder, capsys), list)
 
 
 def test_prediction_shown_has_the_fields_of_a_prediction():

@@ -1,3 +1,4 @@
+import json
 import random
 import tempfile
 
@@ -33,6 +34,15 @@ def test_index_format_in_config_json(tiny):
     assert fields["id2label"] == {0: "positive", 1: "neutral", 2: "negative"}
     assert fields["end_points_to"] in ("first", "last")
     assert (fields["bos_token_id"], fields["eos_token_id"], fields["pad_token_id"]) == (0, 1, 1)
+
+
+def test_what_pipeline_writes_into_its_tasks_is_not_saved(tiny):
+    """It puts classes in place of their names, which are no JSON."""
+    config = tiny.config()
+    wanted = {"mabsa": {"impl": "pipeline_lrsa.MABSAPipeline", "pt": ["AutoModel"]}}
+    config.custom_pipelines["mabsa"]["pt"] = (LRSAForMABSA,)
+    assert json.loads(config.to_json_string())["custom_pipelines"] == config.custom_pipelines == wanted
+    assert "mabsa" not in config.custom_pipelines, "it is registered here"
 
 
 def test_tokenizer_ids_stay_in_the_text_config(tiny):
