@@ -133,6 +133,28 @@ class LRSAConfig(PreTrainedConfig):
                 "An image side needs both `num_image_tokens` and `image_feature_size`. "
                 "`LRSAForMABSA.from_text_vision_pretrained` measures them from the vision model."
             )
+        if not hasattr(self.text_config, "vocab_size"):
+            raise ValueError(
+                f"text_config is a {self.text_config.model_type!r}, which reads no text: name an encoder such as bert "
+                "or an encoder-decoder such as bart."
+            )
+        if self.vision_config is not None and hasattr(self.vision_config, "vocab_size"):
+            raise ValueError(
+                f"vision_config is a {self.vision_config.model_type!r}, which sees no pictures: name a vision model "
+                "such as vit; of CLIP and its kin, the vision_config."
+            )
+        width = getattr(self.vision_config, "hidden_size", None)
+        if isinstance(width, int) and width != self.image_feature_size:
+            raise ValueError(
+                f"image_feature_size={self.image_feature_size}, but the vision model gives tokens of width {width}: "
+                "set it to that."
+            )
+        hidden_size = self.text_config.hidden_size
+        if self.decoder_config is not None and self.decoder_config.hidden_size != hidden_size:
+            raise ValueError(
+                f"The decoder has width {self.decoder_config.hidden_size} and the text model {hidden_size}: set the "
+                f"decoder_config's d_model to {hidden_size}, or leave it out."
+            )
         layers = self.text_config.num_hidden_layers
         if self.num_fusion_layers < 0 or (self.fusion_position == "inside" and self.num_fusion_layers > layers):
             raise ValueError(

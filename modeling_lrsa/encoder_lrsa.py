@@ -9,6 +9,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
+from transformers.utils.versions import require_version
 
 from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import FuseBefore, FusionInputs, LRSADualCrossAttention, LRSAFusionLayer, current_fusion
@@ -28,10 +29,42 @@ class LRSAPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    def __init__(self, config: LRSAConfig, *args, **kwargs):
+        require_version("torch>=2.11", "Get a newer one: pip install 'torch>=2.11'.")
+        super().__init__(config, *args, **kwargs)
+
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info=False, **kwargs):
+        """As transformers', and stricter: weights that the checkpoint lacks are an error.
+
+        Who asks for the report (`output_loading_info=True`) or allows other shapes (`ignore_mismatched_sizes=True`)
+        gets them initialised, as in other models.
+
+        Raises:
+            ValueError: the checkpoint lacks weights.
+            RuntimeError: its weights have other shapes than the configuration says.
+        """
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise RuntimeError(
+                f"The weights of {pretrained_model_name_or_path} have other shapes than its configuration says (see "
+                "the report above), as with another label set or `pointer_offset`: leave out `config` and its "
+                "fields, so that the checkpoint's own count. `ignore_mismatched_sizes=True` starts such parts anew."
+            ) from error
+        wanted = output_loading_info or kwargs.get("ignore_mismatched_sizes") or pretrained_model_name_or_path is None
+        if info["missing_keys"] and not wanted:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, such as "
+                f"{missing[0]}: it is no whole checkpoint of this configuration. Load the class that it was saved "
+                "from, or give output_loading_info=True to have them initialised and listed."
+            )
+        loaded = (model, info) if output_loading_info else model
         for module in model.modules():
             if isinstance(module, LRSAEncoder):
                 module.freeze_parts()  # loading makes every parameter trainable

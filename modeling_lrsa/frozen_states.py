@@ -102,7 +102,7 @@ def _add_image_features(dataset, model, processor, batch_size):
         given = [image for image in batch["image"] if image is not None]
         if not given:
             return {"image_features": [b""] * len(batch["image"])}
-        pixels = np.stack(processor._encode_images(given)["pixel_values"])
+        pixels = np.stack(processor.encode_images(given)["pixel_values"])
         features = iter(encoder.get_image_features(torch.from_numpy(pixels).to(model.device)))
         return {"image_features": [b"" if image is None else _bytes(next(features)) for image in batch["image"]]}
 

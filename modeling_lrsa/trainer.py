@@ -53,6 +53,8 @@ class LRSATrainer(Seq2SeqTrainer):
         columns = getattr(kwargs.get("train_dataset"), "column_names", None) or ()
         if args is not None and args.train_sampling_strategy == "group_by_length" and "input_ids" not in columns:
             args.train_sampling_strategy = "random"  # posts that the collator tokenises have no length yet
+        if isinstance(processor := kwargs.get("processing_class"), LRSAProcessor) and model is not None:
+            processor.check_fits(model.config)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
 
     def prediction_step(self, model, *args, **kwargs):

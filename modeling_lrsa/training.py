@@ -88,8 +88,10 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
 def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
     """Loads a trained model and its processor from one folder or repository."""
     try:
-        return LRSAForMABSA.from_pretrained(name), LRSAProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        model, processor = LRSAForMABSA.from_pretrained(name), LRSAProcessor.from_pretrained(name)
+        processor.check_fits(model.config)
+        return model, processor
+    except (OSError, RuntimeError, ValueError) as error:
         raise PostError(f"{name}: no LRSA model with its processor: {str(error).splitlines()[0]}") from error
 
 

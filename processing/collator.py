@@ -88,4 +88,4 @@ class DataCollatorForMABSA:
                 "image_features": stacked.reshape(len(rows), -1, self.feature_size),
                 "image_attention_mask": np.array(given, dtype=np.int64),
             }
-        return self.processor._encode_images([row.get("image") for row in rows])
+        return self.processor.encode_images([row.get("image") for row in rows])

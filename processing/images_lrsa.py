@@ -36,3 +36,16 @@ def open_image(image: Any):
         return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # decoders and transports raise whatever they like
         raise ValueError(f"picture {str(name)[:200]} can't be read: {error}") from error
+
+
+def one_image(image: Any) -> Any:
+    """Returns the picture of a post that is given as a list, as processors of many pictures take it; `None` for `[]`.
+
+    Raises:
+        ValueError: the list has more than one.
+    """
+    if not isinstance(image, list | tuple):
+        return image
+    if len(image) > 1:
+        raise ValueError(f"a post has one picture, here are {len(image)}: give one, or None.")
+    return image[0] if image else None

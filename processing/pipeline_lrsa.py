@@ -22,6 +22,10 @@ class MABSAPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.processor.check_fits(self.model.config)
+
     def _sanitize_parameters(self, task: str | None = None, threshold: float | None = None, **generate_kwargs):
         if refused := {"num_return_sequences", "return_dict_in_generate", "output_scores"} & set(generate_kwargs):
             raise ValueError(

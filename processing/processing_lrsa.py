@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 from transformers.utils import logging
 
-from .images_lrsa import open_image
+from .images_lrsa import one_image, open_image
 from .indexing_lrsa import IndexFormat, default_id2label
 from .words_lrsa import split_words
 
@@ -20,8 +20,21 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
+class LRSATextKwargs(TextKwargs, total=False):
+    """
+    task (`str`, defaults to `"mabsa"`):
+        `"masc"` gives `aspect_spans` in place of `labels`.
+    on_long_text (`str`, defaults to `"warn"`):
+        `"warn"` cuts a text longer than the model with a warning, `"error"` refuses it.
+    """
+
+    task: str
+    on_long_text: str
+
+
 class LRSAProcessorKwargs(ProcessingKwargs, total=False):
-    _defaults = {"text_kwargs": {"padding": True}}
+    text_kwargs: LRSATextKwargs
+    _defaults = {"text_kwargs": {"padding": True, "task": "mabsa", "on_long_text": "warn"}}
 
 
 @dataclass
@@ -124,20 +137,37 @@ class LRSAProcessor(ProcessorMixin):
         return [None, cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)]
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_dict().items() if value is not None}
+        own_code = {"auto_map": {"AutoProcessor": "processing_lrsa.LRSAProcessor"}}
+        return {name: value for name, value in super().to_dict().items() if value is not None} | own_code
 
     @property
     def index_format(self) -> IndexFormat:
         return IndexFormat(self.num_special_targets, self.id2label, self.pointer_offset, self.end_points_to)
 
+    def check_fits(self, config) -> None:
+        """Checks that this processor is one for models with `config`, an [`LRSAConfig`].
+
+        Raises:
+            ValueError: they differ in an index format value, or the tokenizer has more tokens than the model embeds.
+        """
+        for name in ("num_special_targets", "id2label", "pointer_offset", "end_points_to"):
+            own, theirs = getattr(self, name), getattr(config, name)
+            if own != theirs:
+                raise ValueError(
+                    f"The processor has {name}={own!r} and the model {theirs!r}: take the processor that was saved "
+                    "with the model, or make one with the model's values."
+                )
+        if len(self.tokenizer) > config.text_config.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {len(self.tokenizer)} tokens and the model embeds "
+                f"{config.text_config.vocab_size}: take the text model's own tokenizer, or "
+                f"`model.resize_token_embeddings({len(self.tokenizer)})`."
+            )
+
     @property
     def model_input_names(self) -> list[str]:
-        names = ["input_ids", "attention_mask", "word_ids", "labels", "aspect_spans"]
-        if self.image_processor is not None:
-            names += ["pixel_values", "image_attention_mask"]
-        for kind in ("image", "text"):
-            names += [f"{kind}_rationale_input_ids", f"{kind}_rationale_attention_mask"]
-        return names
+        images = [] if self.image_processor is None else ["pixel_values", "image_attention_mask"]
+        return ["input_ids", "attention_mask", "word_ids", *images]
 
     def __call__(
         self,
@@ -146,21 +176,19 @@ class LRSAProcessor(ProcessorMixin):
         image_rationales: str | None | Sequence[str | None] = None,
         text_rationales: str | None | Sequence[str | None] = None,
         aspects: Sequence | None = None,
-        task: str = "mabsa",
-        is_split_into_words: bool | None = None,
-        on_long_text: str = "warn",
         **kwargs: Unpack[LRSAProcessorKwargs],
     ) -> MABSABatch:
         """
         Args:
             text: one post or a batch: a string, or a list of words (non-empty, no white space inside). A flat list of
                 strings is a batch of strings, unless `is_split_into_words=True` says that it is one post's words.
-            images: for each post a PIL image, path, URL, bytes, or `None`.
+            images: for each post a PIL image, path, URL, bytes, or `None`; a list of one of them or of none is taken
+                too.
             image_rationales, text_rationales: for each post a string or `None`.
             aspects: for each post a list of `{"start", "end", "polarity"}`, in the units of `text`: characters, end
                 exclusive, for a string, and words for words. With polarities in all of them the result holds `labels`.
-            task: `"masc"` gives `aspect_spans` in place of `labels`.
-            on_long_text: `"warn"` cuts a text longer than the model with a warning, `"error"` refuses it.
+            kwargs: those of [`LRSATextKwargs`], and what other processors take. `padding="max_length"` gives texts
+                `max_length` columns and rationales `max_rationale_length`.
 
         Returns:
             Tensors under the names that the model takes, and the posts in `.posts`.
@@ -168,13 +196,17 @@ class LRSAProcessor(ProcessorMixin):
         Raises:
             ValueError: a word, an aspect, a polarity, a picture or a length that does not fit; the message says what.
         """
+        init_kwargs = dict(self.tokenizer.init_kwargs)
+        if init_kwargs.get("padding") != "max_length":
+            init_kwargs.pop("max_length", None)  # some are saved with the length that they were trained at
+        merged = self._merge_kwargs(LRSAProcessorKwargs, tokenizer_init_kwargs=init_kwargs, **kwargs)
+        text_kwargs = merged["text_kwargs"]
+        task, on_long_text = text_kwargs["task"], text_kwargs["on_long_text"]
         if task not in ("mabsa", "mate", "masc") or on_long_text not in ("warn", "error"):
             raise ValueError(
                 f'task={task!r} is "mabsa", "mate" or "masc"; on_long_text={on_long_text!r} "warn" or "error".'
             )
-        # Without what the tokenizer was loaded with: it holds the length that some rationale was last cut at.
-        merged = self._merge_kwargs(**kwargs)
-        text_kwargs = merged["text_kwargs"]
+        is_split_into_words = text_kwargs.get("is_split_into_words")
         single = isinstance(text, str) or bool(is_split_into_words and text and isinstance(text[0], str))
         if single:
             text, images, aspects = [text], [images], None if aspects is None else [aspects]
@@ -200,10 +232,10 @@ class LRSAProcessor(ProcessorMixin):
             data.update(self._encode_aspects(aspects, posts, task))
         for kind in ("image", "text"):
             data.update(self._encode_rationales(kind, columns[f"{kind}_rationales"]))
-        data.update(self._encode_images(columns["images"], **merged["images_kwargs"]))
-        return_tensors = text_kwargs.get("return_tensors")
-        if text_kwargs.get("padding") or return_tensors is not None:
-            data = self.pad(data)
+        data.update(self.encode_images(columns["images"], **merged["images_kwargs"]))
+        return_tensors, padding = text_kwargs.get("return_tensors"), text_kwargs.get("padding")
+        if padding or return_tensors is not None:
+            data = self.pad(data, max_length if padding == "max_length" else None)
         elif single:
             data = {name: value[0] for name, value in data.items()}
         return MABSABatch(data, tensor_type=return_tensors, posts=posts)
@@ -314,18 +346,21 @@ class LRSAProcessor(ProcessorMixin):
     def _encode_rationales(self, kind: str, rationales: Sequence[str | None]) -> dict[str, list]:
         if not any(rationales):
             return {}
+        given = [rationale for rationale in rationales if rationale]
+        # Cut here: a tokenizer that cuts keeps the length, and writes it into what it saves.
         encoded = self.tokenizer(
-            [rationale or "" for rationale in rationales],
-            truncation=True,
-            max_length=self.max_rationale_length,
-            padding=False,
-            split_special_tokens=True,
+            given, truncation=False, padding=False, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
-        rows = [ids if rationale else [] for rationale, ids in zip(rationales, encoded.input_ids)]
+        before, after = self._special_ids()
+        room = self.max_rationale_length - len(before) - len(after)
+        encoded_rows = iter(encoded.input_ids)
+        rows = [before + next(encoded_rows)[:room] + after if rationale else [] for rationale in rationales]
         masks = [[1] * len(ids) for ids in rows]
         return {f"{kind}_rationale_input_ids": rows, f"{kind}_rationale_attention_mask": masks}
 
-    def _encode_images(self, images: Sequence, **kwargs) -> dict[str, list]:
+    def encode_images(self, images: Sequence, **kwargs) -> dict[str, list]:
+        """Returns the pictures of posts as `pixel_values`, zeros where there is none, with `image_attention_mask`."""
+        images = [one_image(image) for image in images]
         if self.image_processor is None or all(image is None for image in images):
             return {}
         loaded = [open_image(image) for image in images if image is not None]
@@ -335,8 +370,8 @@ class LRSAProcessor(ProcessorMixin):
         rows = [pixels[0] * 0 if image is None else next(given) for image in images]
         return {"pixel_values": rows, "image_attention_mask": [int(image is not None) for image in images]}
 
-    def pad(self, data: dict[str, list]) -> dict[str, list]:
-        """Pads every ragged entry to its longest row.
+    def pad(self, data: dict[str, list], max_length: int | None = None) -> dict[str, list]:
+        """Pads every ragged entry to its longest row; given `max_length`, texts to it and rationales to theirs.
 
         Ids with the tokenizer's padding, labels with -100, others so that they say "not there".
         """
@@ -349,6 +384,10 @@ class LRSAProcessor(ProcessorMixin):
                 continue
             value = pad_id if name.endswith("input_ids") else values.get(name, 0)
             longest = max(1, max(len(row) for row in rows))
+            if max_length is not None and "rationale" in name:
+                longest = max(longest, self.max_rationale_length)
+            elif max_length is not None and name in ("input_ids", "attention_mask", "word_ids"):
+                longest = max(longest, max_length)
             padded[name] = [list(row) + [value] * (longest - len(row)) for row in rows]
         return padded
 

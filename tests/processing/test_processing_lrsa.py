@@ -70,7 +70,7 @@ def test_a_single_post_is_a_batch_of_one(image_text_processor, picture):
         "text_rationale_input_ids",
         "text_rationale_attention_mask",
     }
-    assert set(single) <= set(image_text_processor.model_input_names)
+    assert set(image_text_processor.model_input_names) <= set(single)
     assert all(isinstance(value, torch.Tensor) and len(value) == 1 for value in single.values())
 
 
@@ -327,10 +327,56 @@ def test_damaged_pictures_open_or_say_why_not(kind, changes):
         assert str(error).startswith("picture <bytes> can't be read: ")
 
 
-@pytest.mark.parametrize("image", ["missing.png", "no picture at all", 3, [], ["list"], {"path": None}])
+@pytest.mark.parametrize("image", ["missing.png", "no picture at all", 3, ["list"], {"path": None}])
 def test_what_is_no_picture(image_text_processor, image):
     with pytest.raises(ValueError, match="picture .* can't be read"):
         image_text_processor(text=["a"], images=[image])
+
+
+def test_a_list_of_one_picture_or_none(image_text_processor):
+    picture = Image.linear_gradient("L")
+    plain = image_text_processor(text=["a", "a"], images=[picture, None], return_tensors="pt")
+    nested = image_text_processor(text=["a", "a"], images=[[picture], []], return_tensors="pt")
+    assert_equal(nested, plain)
+    with pytest.raises(ValueError, match="one picture, here are 2"):
+        image_text_processor(text=["a"], images=[[picture, picture]])
+
+
+def test_fixed_widths(processor):
+    processor.max_rationale_length = 9
+    rationales = ["a pizza in the oven, steaming and fragrant, with olives", None]
+    settings = {"padding": "max_length", "max_length": 20, "return_tensors": "pt"}
+    fixed = processor(text=[TEXT, "rain"], text_rationales=rationales, **settings)
+    ragged = processor(text=[TEXT, "rain"], text_rationales=rationales, return_tensors="pt", max_length=20)
+    widths = {name: value.shape[1] for name, value in fixed.items()}
+    assert widths == {
+        "input_ids": 20,
+        "attention_mask": 20,
+        "word_ids": 20,
+        "text_rationale_input_ids": 9,
+        "text_rationale_attention_mask": 9,
+    }
+    for name, value in ragged.items():
+        assert torch.equal(fixed[name][:, : value.shape[1]], value)
+    assert (fixed["attention_mask"].sum(), fixed["word_ids"].max()) == (
+        ragged["attention_mask"].sum(),
+        ragged["word_ids"].max(),
+    )
+
+
+def test_a_length_that_a_tokenizer_was_saved_with_counts_only_with_its_padding(tokenizer):
+    tokenizer.init_kwargs["max_length"] = 4
+    words = "the pizza in Rotterdam"
+    assert LRSAProcessor(None, tokenizer)(text=words)["word_ids"][0][-2] == 3
+    tokenizer.init_kwargs["padding"] = "max_length"
+    assert len(LRSAProcessor(None, tokenizer)(text=words)["input_ids"][0]) == 4
+
+
+def test_rationales_are_cut_as_the_tokenizer_cuts(tokenizer):
+    processor = LRSAProcessor(None, tokenizer, max_rationale_length=7)
+    rationale = "a pizza in the oven, steaming and fragrant"
+    cut = processor(text="rain", text_rationales=[rationale], return_tensors=None)["text_rationale_input_ids"][0]
+    assert cut == tokenizer(rationale, truncation=True, max_length=7).input_ids
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -426,8 +472,7 @@ def test_same_settings_same_config(tokenizer, tmp_path):
     made = LRSAProcessor(None, tokenizer)
     made.save_pretrained(tmp_path)
     loaded = LRSAProcessor.from_pretrained(tmp_path)
-    # Saving leaves its bookkeeping on the processor.
-    assert loaded.to_dict() == {name: value for name, value in made.to_dict().items() if name != "auto_map"}
+    assert loaded.to_dict() == made.to_dict() == LRSAProcessor(None, tokenizer).to_dict()
     values = {name: made.to_dict()[name] for name in ("num_special_targets", "pointer_offset", "end_points_to")}
     assert values == {"num_special_targets": 2, "pointer_offset": 5, "end_points_to": "first"}
     assert made.to_dict()["id2label"] == {0: "positive", 1: "neutral", 2: "negative"}
