@@ -36,9 +36,7 @@ class LRSAOnnxPredictor:
         self.graphs = {
             path.stem: onnxruntime.InferenceSession(path, **session_options) for path in folder.glob("*.onnx")
         }
-        self.inputs = {
-            name: {node.name: node for node in graph.get_inputs()} for name, graph in self.graphs.items()
-        }
+        self.inputs = {name: {node.name: node for node in graph.get_inputs()} for name, graph in self.graphs.items()}
         # Nothing in the folder needs code of its own, whose loading would be asked about.
         self.processor = LRSAProcessor.from_pretrained(folder, trust_remote_code=False)
         self.max_new_tokens = json.loads((folder / "generation_config.json").read_text())["max_new_tokens"]
@@ -80,9 +78,7 @@ class LRSAOnnxPredictor:
             **rationales,
         )
 
-    def generate(
-        self, aspect_spans: np.ndarray | None = None, **inputs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def generate(self, aspect_spans: np.ndarray | None = None, **inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decodes greedily, under the grammar.
 
         Args:
