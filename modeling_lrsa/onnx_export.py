@@ -206,14 +206,15 @@ def export_onnx(model: LRSAForMABSA, processor: LRSAProcessor, folder: str | Pat
     if model.model.encoder.vision_model is not None and processor.image_processor is not None:
         pictures = processor.image_processor([Image.new("RGB", (64, 64))] * ROWS, return_tensors="pt")
         export("vision", VisionGraph(model), pixel_values=pictures["pixel_values"])
-    inputs, max_length = sample_inputs(model), torch.tensor(TARGETS + 3)
+    inputs = {name: tensor.to(model.device) for name, tensor in sample_inputs(model).items()}
+    max_length = torch.tensor(TARGETS + 3, device=model.device)
     encoding = EncodingGraph(model)
     export("encoder", encoding, max_length=max_length, **inputs)
     first = encoding(max_length, **inputs)
     export(
         "decoder",
         DecodingGraph(model),
-        decoder_input_ids=torch.ones(ROWS, TARGETS, dtype=torch.long),
+        decoder_input_ids=torch.ones(ROWS, TARGETS, dtype=torch.long, device=model.device),
         max_length=max_length,
         source=first["source"],
         cross=first["cross"],

@@ -91,7 +91,7 @@ def test_generates_as_torch_does(exported, tiny):
             assert sequences.tolist() == expected
             assert np.abs(probabilities - odds).max() < 5e-6
             lengths.add(sequences.shape[1])
-    assert len(lengths) > 4
+    assert len(lengths) >= 4
 
 
 @EACH
