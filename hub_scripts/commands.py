@@ -13,7 +13,7 @@ from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import DataArguments, ModelArguments, load_model, writable_folder, write_whole
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
-from processing import PostError, load_posts
+from processing import LRSAOnnxPredictor, PostError, load_posts
 from processing.posts import check_post, one_post
 
 from .terminal import dump_lines, print_scores, read_recipe, show_progress
@@ -94,14 +94,30 @@ def predict(argv: list[str]) -> None:
         if not hasattr(posts, "select"):
             raise PostError(f"{args.posts}: is a folder; name one of its splits by --split.")
     progress = show_progress() and args.text is None
-    model, processor = load_model(args.model)
-    found = predict_posts(model, processor, posts, args.task, args.batch_size, args.num_beams, progress)
+    if is_onnx_folder(args.model):
+        if args.num_beams > 1:
+            parser.error("an ONNX model decodes greedily: leave out --num-beams")
+        found = load_onnx_model(args.model).predict(posts, args.task, args.batch_size, progress)
+    else:
+        model, processor = load_model(args.model)
+        found = predict_posts(model, processor, posts, args.task, args.batch_size, args.num_beams, progress)
     lines = dump_lines({"id": name, "aspects": aspects} for name, aspects in zip(posts["id"], found))
     if args.output:
         write_whole(Path(args.output), lines)
         print(f"{sum(map(len, found))} aspects in {len(posts)} posts: {args.output}")
     else:
         print(lines, end="")
+
+
+def is_onnx_folder(name: str) -> bool:
+    return (Path(name) / "encoder.onnx").is_file()
+
+
+def load_onnx_model(folder: str) -> LRSAOnnxPredictor:
+    try:
+        return LRSAOnnxPredictor(folder)
+    except (ImportError, OSError, ValueError) as error:
+        raise PostError(f"{folder}: {' '.join(str(error).split())}") from error
 
 
 def check_output(output: str | None) -> None:

@@ -354,7 +354,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
         num_image_tokens = 0
         if self.config.has_images:
             has_image_rationale = (
-                text_mask.new_zeros(len(text_mask)) if rationales is None else image_rationale_mask.any(-1)
+                text_mask.new_zeros(text_mask.shape[0]) if rationales is None else image_rationale_mask.any(-1)
             )
             block, block_mask = self._image_block(
                 text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale

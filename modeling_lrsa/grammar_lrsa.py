@@ -1,6 +1,7 @@
 """The grammar of index sequences: which targets may come next."""
 
 import torch
+from torch.nn.functional import pad
 from transformers import LogitsProcessor
 
 from .configuration_lrsa import LRSAConfig
@@ -14,12 +15,16 @@ def text_units(pointer_mask: torch.Tensor, word_ids: torch.Tensor | None) -> tor
 
 
 def allowed_targets(
-    targets: torch.Tensor, units: torch.Tensor, steps_left: int, config: LRSAConfig, spans: torch.Tensor | None = None
+    targets: torch.Tensor,
+    units: torch.Tensor,
+    steps_left: int | torch.Tensor,
+    config: LRSAConfig,
+    spans: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Which targets may follow `targets`: start, end at or after it, polarity, no overlap with a former span, EOS.
 
-    A triple begins only where it and EOS still fit into `steps_left`. A pure tensor function of its inputs: no loop
-    over rows, no read-back.
+    A triple begins only where it and EOS still fit into `steps_left`. Without `spans` a pure tensor function that
+    takes no branch, so that one exported graph serves every step.
 
     Args:
         targets: (rows, length) target ids so far, without the prefix.
@@ -31,51 +36,46 @@ def allowed_targets(
     Returns:
         (rows, config.pointer_offset + columns), true where allowed.
     """
-    rows, length = targets.shape
-    columns = units.shape[1]
-    step = length % 3
-    polarities = range(config.num_special_targets, config.num_special_targets + config.num_labels)
-    allowed = torch.zeros(rows, config.pointer_offset + columns, dtype=torch.bool, device=targets.device)
-    pointers = allowed[:, config.pointer_offset :]
-    finished = (targets == config.eos_token_id).any(-1)
-
-    if step == 2:
-        allowed[:, polarities.start : polarities.stop] = ~finished.unsqueeze(-1)
-        allowed[:, config.eos_token_id] = finished
-        return allowed
+    length, columns = targets.shape[1], units.shape[1]
+    offset, first_polarity = config.pointer_offset, config.num_special_targets
+    step = torch.full((1,), length % 3, device=targets.device)
+    targets = pad(targets, (3, 0), value=offset)  # a triple in front, which counts for nothing: no tensor is empty
+    finished = (targets == config.eos_token_id).any(-1, keepdim=True)
 
     # First and last column of each unit: a start points to the former, an end to one of them.
-    is_first = (units >= 0) & (units != torch.nn.functional.pad(units[:, :-1], (1, 0), value=-1))
-    is_last = (units >= 0) & (units != torch.nn.functional.pad(units[:, 1:], (0, 1), value=-1))
+    is_first = (units >= 0) & (units != pad(units[:, :-1], (1, 0), value=-1))
+    is_last = (units >= 0) & (units != pad(units[:, 1:], (0, 1), value=-1))
+    is_end = is_first if config.end_points_to == "first" else is_last
 
-    triples = targets[:, : length - step].unflatten(1, (-1, 3))[..., :2] - config.pointer_offset
-    triples = triples.clamp(0, columns - 1).flatten(1)
-    starts, ends = units.gather(1, triples).unflatten(1, (-1, 2)).unbind(-1)  # in units, (rows, triples)
+    # The unit that each target points to, (rows, 3 + length).
+    pointed = units.gather(1, (targets - offset).clamp(0, columns - 1))
+    position = torch.arange(3 + length, device=targets.device)
+    is_triple = (position % 3 == 0) & (position >= 3) & (position <= length)  # at the start of a whole one
+    starts, ends = pointed.unsqueeze(-1), pad(pointed[:, 1:], (0, 1)).unsqueeze(-1)
+    unit = units.unsqueeze(1)
+    covered = (is_triple.unsqueeze(-1) & (starts <= unit) & (unit <= ends)).any(1)
+    start, beyond = pointed[:, -1:], units.amax(-1, keepdim=True) + 1
+    limit = torch.where(is_triple & (pointed > start), pointed, beyond).amin(-1, keepdim=True)
 
-    if step == 0:
-        covered = ((starts.unsqueeze(-1) <= units.unsqueeze(1)) & (units.unsqueeze(1) <= ends.unsqueeze(-1))).any(1)
-        fits = steps_left >= 4
-        pointers |= is_first & ~covered & fits & ~finished.unsqueeze(-1)
-        allowed[:, config.eos_token_id] = True
-    else:
-        start_column = (targets[:, -1:] - config.pointer_offset).clamp(0, columns - 1)
-        start = units.gather(1, start_column)
-        after = torch.where(starts > start, starts, units.shape[1] + units.amax())
-        limit = after.amin(-1, keepdim=True) if after.shape[1] else units.amax(-1, keepdim=True) + 1
-        is_end = is_first if config.end_points_to == "first" else is_last
-        pointers |= is_end & (units >= start) & (units < limit) & ~finished.unsqueeze(-1)
-        allowed[:, config.eos_token_id] = finished
+    may_start = is_first & ~covered & (torch.as_tensor(steps_left, device=targets.device) >= 4)
+    may_end = is_end & (units >= start) & (units < limit)
+    pointers = ((may_start & (step == 0)) | (may_end & (step == 1))) & ~finished
+    target = torch.arange(offset, device=targets.device)
+    is_polarity = (target >= first_polarity) & (target < first_polarity + config.num_labels)
+    is_eos = target == config.eos_token_id
+    special = (is_polarity & (step == 2) & ~finished) | (is_eos & ((step == 0) | finished))
+    allowed = torch.cat([special, pointers], dim=1)
 
-    if spans is not None:
+    if spans is not None and length % 3 < 2:
         forced = torch.zeros_like(allowed)
         number = length // 3
         if number < spans.shape[1]:
-            column = spans[:, number, step]
+            column = spans[:, number, length % 3].unsqueeze(-1)
             given = (column >= 0) & ~finished
-            forced.scatter_(1, (column.clamp(min=0) + config.pointer_offset).unsqueeze(-1), given.unsqueeze(-1))
+            forced.scatter_(1, column.clamp(min=0) + offset, given)
         else:
             given = torch.zeros_like(finished)
-        forced[:, config.eos_token_id] = ~given
+        forced[:, config.eos_token_id] = ~given.squeeze(-1)
         return forced
     return allowed
 

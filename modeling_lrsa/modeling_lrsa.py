@@ -155,7 +155,7 @@ class LRSAModel(LRSAPreTrainedModel):
             )
         if decoder_input_ids is None:
             decoder_input_ids = torch.full(
-                (len(encoder_outputs.text_embeds), 1),
+                (encoder_outputs.text_embeds.shape[0], 1),
                 self.config.bos_token_id,
                 device=encoder_outputs.text_embeds.device,
             )

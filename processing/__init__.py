@@ -6,6 +6,7 @@ from importlib import import_module
 _WHERE = {
     "DataCollatorForMABSA": "collator",
     "IndexFormat": "indexing_lrsa",
+    "LRSAOnnxPredictor": "onnx_predictor",
     "LRSAProcessor": "processing_lrsa",
     "MABSAPipeline": "pipeline_lrsa",
     "MABSABatch": "processing_lrsa",

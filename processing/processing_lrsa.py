@@ -407,19 +407,29 @@ class LRSAProcessor(ProcessorMixin):
             `" ".join(words)`.
         """
         sequences = getattr(outputs, "sequences", outputs)
-        scores = self._step_probabilities(outputs)
-        copies = max(1, len(sequences) // max(1, len(inputs.posts)))
+        return self.read_aspects(sequences.tolist(), self._step_probabilities(outputs), inputs.posts, task)
+
+    def read_aspects(
+        self, sequences: list[list[int]], probabilities: Any, posts: list[EncodedPost], task: str = "mabsa"
+    ) -> list[list[dict]]:
+        """Reads aspects off target ids, whatever generated them; see `post_process_mabsa`.
+
+        Args:
+            sequences: target ids of each row; where a post has several rows, one after the other.
+            probabilities: (rows, steps) array or tensor, those of the last targets of each row, or `None`.
+        """
+        copies = max(1, len(sequences) // max(1, len(posts)))
         results = []
-        for row, targets in enumerate(sequences.tolist()):
-            post = inputs.posts[row // copies]
+        for row, targets in enumerate(sequences):
+            post = posts[row // copies]
             found = []
             for start, end, polarity, position in self.index_format.decode(targets, post.word_ids):
                 first, last = post.offsets[start][0], post.offsets[end - 1][1]
                 aspect = {"aspect": post.text[first:last], "polarity": polarity, "score": None}
                 aspect |= {"start": first, "end": last}
-                if scores is not None:
-                    step = position - (len(targets) - scores.shape[1])
-                    aspect["score"] = float(scores[row, step : step + 3].prod())
+                if probabilities is not None:
+                    step = position - (len(targets) - probabilities.shape[1])
+                    aspect["score"] = float(probabilities[row, step : step + 3].prod())
                 if post.is_words:
                     aspect |= {"word_start": start, "word_end": end}
                 if task == "mate":
