@@ -6,8 +6,8 @@ from transformers import LogitsProcessor
 from .configuration_lrsa import LRSAConfig
 
 
-# Score of EOS where other processors forbid all that the grammar allows: less than that of any sequence that they leave,
-# more than what beam search marks as impossible.
+# Score of EOS where other processors forbid all that the grammar allows: below that of any sequence that they leave,
+# above what beam search marks as impossible.
 LAST_RESORT = -1e4
 
 
