@@ -1,12 +1,18 @@
 """`generate` over target ids: grammar, given spans, caps."""
 
+import inspect
+
 import torch
 from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_masks_for_generate
 
-from .grammar_lrsa import LRSAGrammarLogitsProcessor, is_valid, text_units
+from .encoder_lrsa import LRSAEncoder
+from .grammar_lrsa import LRSAGrammarLogitsProcessor, text_units
 
 
 DEFAULT_NEW_TOKENS = 61  # twenty triples and EOS
+FILLER_SCORE = -5e8  # below it are the beams that transformers fills up with
+ENCODER_INPUTS = frozenset(inspect.signature(LRSAEncoder.forward).parameters)
 
 
 class LRSAGenerationMixin(GenerationMixin):
@@ -25,9 +31,25 @@ class LRSAGenerationMixin(GenerationMixin):
         generation_config.forced_eos_token_id = None  # BART's is a token, here it would be a polarity
 
     def _prepare_generation_config(self, generation_config, **kwargs):
-        generation_config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
-        self.keep_target_ids(generation_config)
-        return generation_config, model_kwargs
+        settings, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        self.keep_target_ids(settings)
+        for caller in (kwargs, {} if generation_config is None else vars(generation_config)):
+            if any(caller.get(name) is not None for name in ("max_new_tokens", "max_length")):
+                settings.max_new_tokens = caller.get("max_new_tokens")  # the default must not go before a `max_length`
+                break
+        if (spans := model_kwargs.get("aspect_spans")) is not None:
+            settings.max_new_tokens, settings.max_length = 3 * spans.shape[1] + 1, None
+        return settings, model_kwargs
+
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        """Leaves out what the encoder has read, or a compiled step would be compiled for every mixture of inputs."""
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
+        return {name: inputs[name] for name in inputs.keys() - ENCODER_INPUTS - {"aspect_spans"}}
+
+    @staticmethod
+    def create_masks_for_generate(config, **kwargs):
+        """Masks for a static cache: the decoder's, since the encoder may have other attention and kinds of layers."""
+        return create_masks_for_generate(config.get_text_config(decoder=True), **kwargs)
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args, **kwargs):
         model_kwargs = super()._prepare_text_encoder_decoder_kwargs_for_generation(
@@ -37,61 +59,38 @@ class LRSAGenerationMixin(GenerationMixin):
         encoder_outputs.source_keys = self._source_keys(encoder_outputs)
         return model_kwargs
 
-    def _get_logits_processor(self, generation_config, input_ids_seq_length=None, model_kwargs=None, **kwargs):
-        processors = super()._get_logits_processor(
-            generation_config, input_ids_seq_length=input_ids_seq_length, model_kwargs=model_kwargs, **kwargs
-        )
-        spans = (model_kwargs or {}).get("aspect_spans")
-        if getattr(generation_config, "constrained_decoding", True) or spans is not None:
-            units = text_units(model_kwargs["encoder_outputs"].pointer_mask, model_kwargs.get("word_ids"))
-            processors.append(
-                LRSAGrammarLogitsProcessor(
-                    self.config, units, input_ids_seq_length, generation_config.max_length, spans
-                )
-            )
-        return processors
+    def _get_logits_processor(self, generation_config, model_kwargs=None, logits_processor=None, **kwargs):
+        """Adds the grammar behind the caller's processors.
 
-    @torch.no_grad()
-    def generate(self, inputs: torch.Tensor | None = None, aspect_spans: torch.LongTensor | None = None, **kwargs):
-        """transformers' `generate`, over target ids.
-
-        The grammar is on unless `constrained_decoding=False`. Sequences that beam search returns beyond the number of
-        valid ones are EOS alone.
-
-        Args:
-            aspect_spans: (batch, spans, 2) source columns, padded with -1. Where given, the polarities of exactly
-                these spans are asked (MASC).
+        What samples (temperature, top-k, top-p) and what normalises comes later, and is left with what is allowed.
         """
-        if aspect_spans is not None:
-            kwargs["aspect_spans"] = aspect_spans
-            kwargs["max_new_tokens"] = 3 * aspect_spans.shape[1] + 1
-        elif kwargs.get("max_length") is not None and kwargs.get("max_new_tokens") is None:
-            # The default of max_new_tokens in generation_config would go before it.
-            kwargs["max_new_tokens"] = kwargs.pop("max_length") - 1
-        outputs = super().generate(inputs, **kwargs)
-        sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
-        settings, _ = self._prepare_generation_config(kwargs.pop("generation_config", None), **kwargs)
-        if settings.constrained_decoding or aspect_spans is not None:
-            self._blank_leftovers(sequences, settings.num_beams > 1, inputs, **kwargs)
-        return outputs
+        processors = list(logits_processor or ())
+        spans = model_kwargs.get("aspect_spans")
+        # A model that drafts for another is given the other's grammar: its own would think a draft the whole sequence.
+        given = any(isinstance(processor, LRSAGrammarLogitsProcessor) for processor in processors)
+        if (getattr(generation_config, "constrained_decoding", True) or spans is not None) and not given:
+            units = text_units(model_kwargs["encoder_outputs"].pointer_mask, model_kwargs.get("word_ids"))
+            processors.append(LRSAGrammarLogitsProcessor(self.config, units, 1, generation_config.max_length, spans))
+        return super()._get_logits_processor(
+            generation_config, model_kwargs=model_kwargs, logits_processor=processors, **kwargs
+        )
 
-    def _blank_leftovers(
-        self, sequences, beams, inputs=None, input_ids=None, inputs_embeds=None, attention_mask=None, **kwargs
-    ):
-        """Turns rows that break off, and with beams rows that repeat a former one of their post, into EOS alone."""
-        source = next(tensor for tensor in (input_ids, inputs_embeds, inputs) if tensor is not None)
-        if attention_mask is None:
-            attention_mask = torch.ones(source.shape[:2], device=source.device)
-        word_ids, spans = kwargs.get("word_ids"), kwargs.get("aspect_spans")
-        copies = len(sequences) // len(source)
-        units = text_units(self.model.encoder.pointer_mask(attention_mask.bool(), word_ids), word_ids)
-        targets = sequences[:, 1:]
-        spans = None if spans is None else spans.repeat_interleave(copies, 0)
-        broken = ~is_valid(targets, units.repeat_interleave(copies, 0), self.config, spans)
-        if beams:
-            rows = targets.unflatten(0, (-1, copies))
-            broken |= (rows.unsqueeze(1) == rows.unsqueeze(2)).all(-1).tril(-1).any(-1).flatten()
-        targets.masked_fill_(broken.unsqueeze(-1), self.config.eos_token_id)
+    def _update_finished_beams(self, topk_log_probs, next_token_hits_stopping_criteria, **kwargs):
+        """Lets no beam count as finished that may not be: one that the grammar forbids, or that repeats another.
+
+        Where fewer sequences are possible than beams, transformers fills up with beams of scores around -1e9 or -inf.
+        Their places stay EOS alone.
+        """
+        possible = topk_log_probs > FILLER_SCORE
+        sequences, scores, beam_indices, finished = super()._update_finished_beams(
+            topk_log_probs=topk_log_probs,
+            next_token_hits_stopping_criteria=next_token_hits_stopping_criteria & possible,
+            **kwargs,
+        )
+        targets = sequences[:, :, kwargs["decoder_prompt_len"] :]
+        targets.masked_fill_(~finished.unsqueeze(-1), self.config.eos_token_id)
+        beam_indices = beam_indices.masked_fill(~finished.unsqueeze(-1), -1)
+        return sequences, scores, beam_indices, finished
 
     def compute_transition_scores(self, sequences, scores, beam_indices=None, normalize_logits=False):
         """Scores of the targets of generated sequences, as transformers' own, for a vocabulary as wide as the source.

@@ -7,6 +7,11 @@ from transformers import LogitsProcessor
 from .configuration_lrsa import LRSAConfig
 
 
+# Score of EOS where other processors forbid all that the grammar allows: below that of any sequence that they leave,
+# above what beam search marks as impossible.
+LAST_RESORT = -1e4
+
+
 def text_units(pointer_mask: torch.Tensor, word_ids: torch.Tensor | None) -> torch.Tensor:
     """Returns the unit (word, or column without words) of each text column (batch, columns), -1 at no unit."""
     if word_ids is None:
@@ -93,7 +98,10 @@ def is_valid(
 
 
 class LRSAGrammarLogitsProcessor(LogitsProcessor):
-    """Holds `generate` to the grammar. Comes after all other processors; EOS is allowed whenever nothing else is.
+    """Holds `generate` to the grammar. EOS is allowed whenever nothing else is.
+
+    Other processors come before it. Where they forbid all that may go on in the midst of a triple, the triple breaks
+    off, and means nothing.
 
     Args:
         units: (rows, columns) from `text_units`, one row a running sequence (batch · beams).
@@ -124,4 +132,4 @@ class LRSAGrammarLogitsProcessor(LogitsProcessor):
         stuck = (scores == -float("inf")).all(-1)
         eos = torch.zeros_like(allowed[:1])
         eos[:, self.config.eos_token_id] = True
-        return scores.masked_fill(stuck.unsqueeze(-1) & eos, 0.0)
+        return scores.masked_fill(stuck.unsqueeze(-1) & eos, LAST_RESORT)

@@ -1,6 +1,4 @@
 import copy
-import json
-import warnings
 
 import pytest
 import torch
@@ -12,14 +10,12 @@ from transformers import (
     CLIPVisionModel,
     EfficientNetConfig,
     EfficientNetModel,
-    GenerationConfig,
     ResNetModel,
     ViTModel,
 )
 
 from modeling_lrsa import LRSAConfig, LRSAForMABSA, LRSAModel
 from modeling_lrsa.fusion_lrsa import LRSACrossAttention
-from modeling_lrsa.generation_lrsa import DEFAULT_NEW_TOKENS
 
 
 KINDS = {
@@ -116,13 +112,12 @@ def test_closed_gates_change_nothing(tiny, position):
 def test_a_row_alone_and_in_a_batch(tiny, kind):
     model = tiny.model(**kind, num_fusion_layers=2)
     offset = model.config.pointer_offset
-    for seed, beams in ((0, 1), (1, 3)):
+    for seed in range(2):
         posts = tiny.mixed_posts(model, seed)
         inputs = tiny.batch(posts, labels=True)
         with torch.no_grad():
             together = model(**inputs)
         terms = 0.0
-        rows = model.generate(**tiny.batch(posts), max_new_tokens=10, num_beams=beams).tolist()
         for row, post in enumerate(posts):
             alone = tiny.batch([post], labels=True)
             with torch.no_grad():
@@ -133,9 +128,6 @@ def test_a_row_alone_and_in_a_batch(tiny, kind):
             assert (found[:, width:] == torch.finfo(torch.float32).min).all()
             assert width == offset + len(post["input_ids"])
             terms += output.loss.item() * length
-            alone.pop("labels")
-            sequence = model.generate(**alone, max_new_tokens=10, num_beams=beams)[0].tolist()
-            assert rows[row] == sequence + [1] * (len(rows[row]) - len(sequence))
         total = (inputs["labels"] != -100).sum().item()
         assert terms == pytest.approx(together.loss.item() * total, rel=1e-5)
 
@@ -246,234 +238,6 @@ def test_pointers_are_embedded_as_their_column(tiny, source):
     assert torch.equal(embedded, torch.stack([own[0], own[1], own[4], columns[0], columns[3], columns[7]]))
 
 
-# --- generate
-
-
-def test_cache_changes_nothing(tiny, kind):
-    model = tiny.model(**kind, num_fusion_layers=1)
-    inputs = tiny.batch(tiny.mixed_posts(model))
-    for beams in (1, 4):
-        options = {"max_new_tokens": 16, "num_beams": beams, "num_return_sequences": min(beams, 2)}
-        with_cache, without = (model.generate(**inputs, use_cache=use, **options) for use in (True, False))
-        assert torch.equal(with_cache, without)
-        assert (with_cache[:, 1] >= model.config.pointer_offset).any()
-
-
-def test_greedy_takes_the_best_allowed_target(tiny, kind):
-    """Against the logits of one teacher-forced pass over the generated sequence."""
-    model = tiny.model(**kind, num_fusion_layers=1)
-    posts = tiny.mixed_posts(model)
-    inputs = tiny.batch(posts)
-    output = model.generate(**inputs, max_new_tokens=16, return_dict_in_generate=True, output_scores=True)
-    sequences = output.sequences
-    with torch.no_grad():
-        logits = model(**inputs, decoder_input_ids=sequences[:, :-1]).logits
-    for row, sequence in enumerate(sequences.tolist()):
-        for step, target in enumerate(sequence[1 : sequence.index(1, 1) + 1]):
-            scores = output.scores[step][row]
-            torch.testing.assert_close(
-                scores[scores.isfinite()], logits[row, step][scores.isfinite()], atol=1e-4, rtol=1e-4
-            )
-            assert scores.argmax().item() == target
-
-
-def test_generate_with_inputs_left_out(tiny):
-    model = tiny.model(image="regions", num_fusion_layers=1)
-    ids = torch.randint(5, tiny.VOCABULARY, (3, 8), generator=torch.Generator().manual_seed(0))
-    whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=10)
-    assert torch.equal(model.generate(input_ids=ids, max_new_tokens=10), whole)
-    assert torch.equal(model.generate(ids, max_new_tokens=10), whole)
-    assert whole[:, 0].tolist() == [0, 0, 0]
-
-
-def test_generate_from_embeddings(tiny):
-    model = tiny.model()
-    inputs = tiny.batch([tiny.post(model, seed) for seed in range(2)])
-    want = model.generate(**inputs, max_new_tokens=10)
-    embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
-    assert torch.equal(model.generate(inputs_embeds=embeds, **inputs, max_new_tokens=10), want)
-
-
-def test_default_cap_has_room_for_twenty_triples(tiny):
-    assert DEFAULT_NEW_TOKENS == 61
-    model = tiny.model(text_changes={"max_position_embeddings": 64})
-    inputs = tiny.batch([tiny.post(model, 0, length=30)])
-    model.model.target_embeddings.weight.data[1] = 0.0
-
-    def forward(states, target_embeddings, source_keys, pointer_mask):
-        logits = torch.zeros(*states.shape[:2], model.config.pointer_offset + pointer_mask.shape[1])
-        logits[..., 1] = -10.0
-        logits -= torch.arange(logits.shape[-1]) / 100  # the first column that may come
-        return logits
-
-    model.pointer_head.forward = forward
-    words = inputs["word_ids"].max().item() + 1
-    sequence = model.generate(**inputs)[0, 1:]
-    assert len(sequence) == 3 * min(words, 20) + 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.generation_config.max_new_tokens = 7
-        assert model.generate(**inputs).shape[1] == 8
-        assert model.generate(**inputs, generation_config=GenerationConfig(max_new_tokens=4)).shape[1] == 5
-
-
-def triples_of(sequence):
-    targets = sequence[1 : sequence.index(1, 1)]
-    return [targets[i : i + 3] for i in range(0, len(targets), 3)]
-
-
-@pytest.mark.parametrize("beams", [1, 4])
-def test_scores(tiny, beams):
-    """Transition scores, sequence scores and the scores of predictions say the same."""
-    model = tiny.model(num_fusion_layers=0)
-    processor = tiny.processor(model)
-    texts = [["i", "love", "the", "new", "cafe", "."], ["riverbend", "hall", "was", "awful"], ["a", "good", "phone"]]
-    inputs = processor(text=texts, return_tensors="pt")
-    output = model.generate(
-        **inputs,
-        num_beams=beams,
-        num_return_sequences=min(beams, 2),
-        length_penalty=0.0,
-        max_new_tokens=13,
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    beam_indices = getattr(output, "beam_indices", None)
-    steps = output.sequences.shape[1] - 1
-    plain = model.compute_transition_scores(output.sequences, output.scores, beam_indices)
-    normal = model.compute_transition_scores(output.sequences, output.scores, beam_indices, normalize_logits=True)
-    assert plain.shape == normal.shape == (3 * min(beams, 2), steps)
-    if beams > 1:
-        torch.testing.assert_close(plain.sum(-1), output.sequences_scores, atol=1e-5, rtol=1e-5)
-    predictions = processor.post_process_mabsa(output, inputs)
-    seen = 0
-    for sequence, log, found in zip(output.sequences.tolist(), normal, predictions):
-        triples = triples_of(sequence)
-        spans = sorted((start, log[3 * i : 3 * i + 3].sum().exp().item()) for i, (start, *_) in enumerate(triples))
-        assert len(found) == len(spans)
-        for aspect, (_, score) in zip(found, spans):
-            assert aspect["score"] == pytest.approx(score, rel=1e-4)
-            assert 0 < aspect["score"] <= 1
-            seen += 1
-    assert seen >= 2
-
-
-def test_transition_scores_against_transformers(tiny):
-    """Where the vocabulary is as wide as transformers presumes, its own method agrees."""
-    from transformers import GenerationMixin
-
-    model = tiny.model(num_fusion_layers=0)
-    inputs = tiny.batch([tiny.post(model, 0), tiny.post(model, 1)])
-    output = model.generate(**inputs, num_beams=3, max_new_tokens=10, return_dict_in_generate=True, output_scores=True)
-    own = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
-
-    class Wide:
-        class config:
-            @staticmethod
-            def get_text_config():
-                return type("Text", (), {"vocab_size": output.scores[0].shape[-1]})
-
-    theirs = GenerationMixin.compute_transition_scores(Wide, output.sequences, output.scores, output.beam_indices)
-    torch.testing.assert_close(own[:, : theirs.shape[1]], theirs)
-
-
-def test_ids_of_a_tokenizer_never_become_target_ids(tiny, tmp_path):
-    model = tiny.model(num_fusion_layers=0)
-    inputs = tiny.batch(tiny.mixed_posts(model))
-    want = model.generate(**inputs, max_new_tokens=10)
-    model.generation_config.eos_token_id = [102, 103]
-    model.generation_config.bos_token_id = model.generation_config.decoder_start_token_id = 101
-    model.generation_config.pad_token_id = 0
-    assert torch.equal(model.generate(**inputs, max_new_tokens=10), want)
-    given = GenerationConfig(eos_token_id=102, pad_token_id=0, decoder_start_token_id=101, max_new_tokens=10)
-    assert torch.equal(model.generate(**inputs, generation_config=given), want)
-    assert set(want[:, 1:].flatten().tolist()) <= set(range(1, 5 + inputs["input_ids"].shape[1]))
-    model.save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "generation_config.json").read_text())
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    assert [saved[name] for name in names] == [0, 1, 1, 0]
-
-
-@pytest.mark.parametrize("text", ["bert", "bart"])
-def test_no_generation_setting_of_bart_becomes_one_of_targets(tiny, text):
-    """With the grammar off, id 2 (the first polarity) would be forced at the length cap."""
-    assert tiny.model(text).generation_config.forced_eos_token_id is None
-
-
-# --- MASC
-
-
-def spans_of(posts, model):
-    offset = model.config.pointer_offset
-    rows = [[[a - offset, b - offset] for a, b, _ in triples_of([0, *post["labels"]])] for post in posts]
-    longest = max(map(len, rows))
-    return rows, torch.tensor([row + [[-1, -1]] * (longest - len(row)) for row in rows])
-
-
-@pytest.mark.parametrize("beams", [1, 4])
-def test_masc_asks_the_polarity_of_the_given_spans(tiny, kind, beams):
-    model = tiny.model(**kind, num_fusion_layers=1)
-    posts = tiny.mixed_posts(model)
-    rows, spans = spans_of(posts, model)
-    inputs = tiny.batch(posts)
-    assert len({len(row) for row in rows}) > 1
-    sequences = model.generate(**inputs, aspect_spans=spans, num_beams=beams).tolist()
-    polarities = []
-    for row, sequence in zip(rows, sequences):
-        triples = triples_of(sequence)
-        offset = model.config.pointer_offset
-        assert [[a - offset, b - offset] for a, b, _ in triples] == row
-        assert set(sequence[3 * len(row) + 1 :]) == {1}
-        polarities.append([polarity for *_, polarity in triples])
-    assert {p for row in polarities for p in row} <= {2, 3, 4}
-    if beams == 1:
-        with torch.no_grad():
-            logits = model(**inputs, decoder_input_ids=torch.tensor(sequences)[:, :-1]).logits
-        best = [[2 + logits[i, 3 * k + 2, 2:5].argmax().item() for k in range(len(row))] for i, row in enumerate(rows)]
-        assert polarities == best
-
-
-def test_masc_polarities_are_free(tiny):
-    model = tiny.model(num_fusion_layers=0)
-    posts = [tiny.post(model, 0)]
-    _, spans = spans_of(posts, model)
-    found = set()
-    torch.manual_seed(0)
-    options = {"do_sample": True, "num_return_sequences": 40}
-    for sequence in model.generate(**tiny.batch(posts), aspect_spans=spans, **options).tolist():
-        found |= {polarity for *_, polarity in triples_of(sequence)}
-    assert found == {2, 3, 4}
-
-
-def test_masc_holds_without_the_grammar_and_past_a_cap(tiny):
-    model = tiny.model(num_fusion_layers=0)
-    posts = [tiny.post(model, seed) for seed in range(4)]
-    _, spans = spans_of(posts, model)
-    want = model.generate(**tiny.batch(posts), aspect_spans=spans)
-    assert torch.equal(model.generate(**tiny.batch(posts), aspect_spans=spans, constrained_decoding=False), want)
-    model.generation_config.max_new_tokens = 3
-    assert torch.equal(model.generate(**tiny.batch(posts), aspect_spans=spans), want)
-
-
-def test_masc_with_no_span_in_a_row(tiny):
-    model = tiny.model(num_fusion_layers=0)
-    posts = [tiny.post(model, seed) for seed in range(2)]
-    _, spans = spans_of(posts, model)
-    spans[1] = -1
-    assert set(model.generate(**tiny.batch(posts), aspect_spans=spans)[1, 1:].tolist()) == {1}
-    assert model.generate(**tiny.batch(posts), aspect_spans=spans[:, :0]).tolist() == [[0, 1]] * 2
-
-
-def test_masc_with_more_beams_than_polarities(tiny):
-    model = tiny.model(num_fusion_layers=0)
-    inputs = tiny.batch([tiny.post(model, 0, length=6)])
-    rows = model.generate(
-        **inputs, aspect_spans=torch.tensor([[[1, 1]]]), num_beams=8, num_return_sequences=8
-    ).tolist()
-    assert sorted(rows[:3]) == [[0, 6, 6, polarity, 1] for polarity in (2, 3, 4)]
-    assert rows[3:] == [[0, 1, 1, 1, 1]] * 5
-
-
 # --- saving and loading
 
 
@@ -492,13 +256,6 @@ def test_save_and_load(tiny, tmp_path, kind, rationale_encoder):
     assert not loaded.training
     inputs.pop("labels")
     assert torch.equal(loaded.generate(**inputs, max_new_tokens=10), model.generate(**inputs, max_new_tokens=10))
-
-
-def test_constrained_decoding_survives_saving(tiny, tmp_path):
-    model = tiny.model()
-    model.generation_config.constrained_decoding = False
-    model.save_pretrained(tmp_path)
-    assert LRSAForMABSA.from_pretrained(tmp_path).generation_config.constrained_decoding is False
 
 
 def test_auto_model_gives_the_task_model(tiny, tmp_path):
