@@ -20,7 +20,7 @@ class LRSAPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["LRSAFusionLayer", "BartEncoderLayer", "BartDecoderLayer", "BertLayer"]
+    _no_split_modules = ["LRSAFusionLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -36,6 +36,13 @@ class LRSAPreTrainedModel(PreTrainedModel):
             if isinstance(module, LRSAEncoder):
                 module.freeze_parts()  # loading makes every parameter trainable
         return loaded
+
+    def post_init(self):
+        super().post_init()
+        # FSDP shards these, adds those of text and vision model, and takes no name that the model lacks. It gathers a
+        # part where its forward is called, which for tables of embeddings is outside of the module that holds them.
+        present = {type(m).__name__ for m in self.modules() if not any(isinstance(c, nn.Embedding) for c in m.modules())}
+        self._no_split_modules &= present
 
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -252,8 +259,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
             )
         block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
         if self.training and self.vision_model is not None and not self.config.freeze_vision and pixel_values is None:
-            # DDP wants every parameter in the graph of every step.
-            block = block + 0.0 * sum(p.sum() for p in self.vision_model.parameters() if p.requires_grad)
+            # DDP wants every parameter in the graph of every step; FSDP's shards (on a device mesh) need not be there.
+            parameters = [p for p in self.vision_model.parameters() if p.requires_grad and not hasattr(p, "device_mesh")]
+            block = block + 0.0 * sum(p.sum() for p in parameters)
         if image_attention_mask is None:
             has_image = torch.ones(batch, 1, dtype=torch.bool, device=block.device)
         else:

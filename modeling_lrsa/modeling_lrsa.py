@@ -75,6 +75,8 @@ class LRSAModel(LRSAPreTrainedModel):
         self.encoder = LRSAEncoder(config, text_encoder_of(text_model), vision_model, rationale_model)
         if config.text_config.is_encoder_decoder:
             self.decoder = text_model.get_decoder()
+            # The decoder never looks tokens up. One table in both places, since FSDP takes no weight of two modules.
+            self.decoder.set_input_embeddings(self.encoder.get_input_embeddings())
             self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.text_model.embed_tokens.weight"}
         else:
             self.decoder = BartDecoder(config.decoder_config)

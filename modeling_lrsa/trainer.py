@@ -1,9 +1,11 @@
 """Trainer of LRSA models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from processing import IndexFormat, compute_mabsa_metrics
@@ -14,6 +16,14 @@ from .fusion_lrsa import LRSADualCrossAttention
 
 def option(default, help: str):
     return field(default=default, metadata={"help": f"{help} (default: {default})"})
+
+
+# Inputs that a part of the model encodes, and their masks.
+ENCODED = {
+    "pixel_values": "image_attention_mask",
+    "image_rationale_input_ids": "image_rationale_attention_mask",
+    "text_rationale_input_ids": "text_rationale_attention_mask",
+}
 
 
 @dataclass
@@ -55,6 +65,10 @@ class LRSATrainer(Seq2SeqTrainer):
             args.train_sampling_strategy = "random"  # posts that the collator tokenises have no length yet
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
 
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        return with_stand_ins(inputs, self.accelerator) if self.is_fsdp_enabled else inputs
+
     def prediction_step(self, model, *args, **kwargs):
         settings = self.model.generation_config
         max_length = settings.max_length
@@ -87,6 +101,27 @@ class LRSATrainer(Seq2SeqTrainer):
             {"params": parameters, "lr": rates[part], "weight_decay": args.weight_decay if decays else 0.0}
             for (part, decays), parameters in groups.items()
         ]
+
+
+def with_stand_ins(inputs: Mapping[str, torch.Tensor], accelerator: Accelerator) -> Mapping[str, torch.Tensor]:
+    """Adds masked pictures and rationales where another process's batch has some and this one has none.
+
+    FSDP gathers the weights of a part where its forward is called: in all processes, or all wait for ever.
+    """
+    sizes = torch.zeros(len(ENCODED), 3, dtype=torch.long)
+    for size, name in zip(sizes, ENCODED):
+        if name in inputs:
+            shape = inputs[name].shape[1:]
+            size[: len(shape)] = torch.tensor(shape)
+    sizes = accelerator.gather(sizes.unsqueeze(0).to(accelerator.device)).amax(0).tolist()
+    like = inputs["input_ids"]
+    for name, mask, size in zip(ENCODED, ENCODED.values(), sizes):
+        if name not in inputs and any(size):
+            shape = (len(like), *filter(None, size))
+            pixels = name == "pixel_values"
+            inputs[name] = like.new_zeros(shape, dtype=torch.float32 if pixels else like.dtype)
+            inputs[mask] = like.new_zeros(shape[:1] if pixels else shape)
+    return inputs
 
 
 def part_of(name: str, config: LRSAConfig) -> str:
