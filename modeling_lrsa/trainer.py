@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from processing import IndexFormat, compute_mabsa_metrics
 
@@ -51,6 +52,25 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     remove_unused_columns: bool = option(False, "The collator reads more than the model takes.")
 
 
+class LengthGroups(LengthGroupedSampler):
+    """`LengthGroupedSampler` with an order that follows from seed and epoch.
+
+    transformers draws it from the global generator, which is not where it was after a resume amid an epoch, nor, once
+    dropout has drawn from it, the same in every process: some posts of an epoch then come twice and others never.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
 class LRSATrainer(Seq2SeqTrainer):
     """`Seq2SeqTrainer` that scores generated sequences, and knows which parts of an LRSA model are new.
 
@@ -64,6 +84,18 @@ class LRSATrainer(Seq2SeqTrainer):
         if args is not None and args.train_sampling_strategy == "group_by_length" and "input_ids" not in columns:
             args.train_sampling_strategy = "random"  # posts that the collator tokenises have no length yet
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = LengthGroups(sampler.batch_size, lengths=sampler.lengths, seed=seed)
+        return sampler
+
+    def evaluation_loop(self, *args, **kwargs):
+        # Seq2SeqTrainer's `gather` counts the posts twice that fill up the last batch of the last process.
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
 
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)

@@ -6,6 +6,7 @@ scenario its losses and scores to OUTPUT/scenario.json and the trained model to 
     distributed_training.py OUTPUT
 """
 
+import copy
 import importlib.util
 import json
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 import torch
 from accelerate import DistributedType, PartialState
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import gather_object
+from datasets import Dataset
 from PIL import Image
 from transformers import PrinterCallback, ViTImageProcessor
 from transformers.utils import logging
@@ -27,6 +30,7 @@ from modeling_lrsa.trainer import LRSATrainer, LRSATrainingArguments
 GLOBAL_BATCH = 4
 RATES = ("learning_rate", "new_parts_learning_rate", "fusion_learning_rate", "gate_learning_rate")
 ROOT = Path(__file__).parents[1]
+FSDP = load_config_from_file(str(ROOT / "examples" / "accelerate" / "fsdp.yaml")).fsdp_config
 OUTPUT = Path(sys.argv[1])
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
 
@@ -85,7 +89,7 @@ def arguments(**changes):
     fields = {
         "output_dir": str(OUTPUT / "trainer"),
         "use_cpu": True,
-        "num_train_epochs": 2,
+        "num_train_epochs": 1,
         "per_device_train_batch_size": GLOBAL_BATCH // WORLD // accumulated,
         "gradient_accumulation_steps": accumulated,
         "per_device_eval_batch_size": GLOBAL_BATCH // WORLD,
@@ -105,7 +109,7 @@ def arguments(**changes):
         "warmup_steps": 0,
         "report_to": "none",
     }
-    return LRSATrainingArguments(**fields | dict.fromkeys(RATES, 0.05) | changes)
+    return LRSATrainingArguments(**copy.deepcopy(fields | dict.fromkeys(RATES, 0.05) | changes))
 
 
 def trainer_of(model, rows, args):
@@ -131,11 +135,40 @@ def train(name, model=None, rows=None, **changes):
     trainer = trainer_of(model, rows or rows_of(model), args)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    folder = OUTPUT / name
-    trainer.save_model(str(folder))
-    write(name, {"losses": losses})
+    trainer.save_model(str(OUTPUT / name))
+    write(name, {"losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]})
     return trainer
+
+
+def score(name, **changes):
+    """Scores seven posts, of which the model knows every other one by heart."""
+    model = build()
+    model.generation_config.min_new_tokens = 6  # untrained, it would say nothing
+    rows = rows_of(model, 7)
+    collate = collator_for(model, tiny.processor(model))
+    for row in rows[::2]:
+        inputs = {key: value for key, value in collate([row]).items() if key != "labels"}
+        targets = model.generate(**inputs)[0, 1:].tolist()
+        row["labels"] = [*[target for target in targets if target != 1], 1]
+    rates = dict.fromkeys(RATES, 0.0)
+    trainer = train(name, model, rows[:4], predict_with_generate=True, **rates, **changes)
+    output = trainer.predict(rows)
+    metrics = {key: value for key, value in output.metrics.items() if "jmasa" in key or "mate" in key}
+    write(name, {"metrics": metrics, "sequences": output.predictions.tolist(), "labels": output.label_ids.tolist()})
+
+
+def order(name):
+    """Which posts the processes see in two epochs, where each draws other random numbers in between."""
+    model = build()
+    rows = Dataset.from_list([row | {"offsets": [[0, 0]]} for row in rows_of(model)])
+    loader = trainer_of(model, rows, arguments(train_sampling_strategy="group_by_length")).get_train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        seen = [row for batch in loader for row in batch["labels"].tolist()]
+        epochs.append([[target for target in row if target != -100] for row in gather_object(seen)])
+        torch.rand(1 + RANK)
+    write(name, {"epochs": epochs, "posts": list(rows["labels"])})
 
 
 def write(name, figures):
@@ -147,33 +180,38 @@ def checkpointing(reentrant):
     return {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": reentrant}}
 
 
-FSDP = load_config_from_file(str(ROOT / "examples" / "accelerate" / "fsdp.yaml")).fsdp_config
+def shared():
+    return build("bart", rationale_encoder="shared", image_rationale_reader="queries")
+
+
+def vision():
+    return build(image="vit", freeze_vision=False)
 
 
 def main():
     torch.set_num_threads(1)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     train("plain")
-    if 0: train("unequal", rows=rows_of(build(), 15), accelerator_config={"even_batches": False})
-    model = build()
-    train("states", model, rows_of(model, states=True))
-    train("vision", build(image="vit", freeze_vision=False))
-    train("shared", build("bart", rationale_encoder="shared", image_rationale_reader="queries"))
+    train("shared", shared())
+    train("vision", vision())
+    train("frozen_vision", build(image="vit"))
+    train("states", model := build(), rows_of(model, states=True))
+    train("unequal", rows=rows_of(build(), 15), accelerator_config={"even_batches": False})
+    score("scores")
+    order("order")
     if WORLD > 1:
         train("plain-checkpointing", **checkpointing(False))
         train("plain-reentrant", **checkpointing(True))
+        train("shared-checkpointing", shared(), **checkpointing(False))
         train("plain-accumulation", accumulated=2)
-        for name in ("shared",):
-            model = build("bart", rationale_encoder="shared", image_rationale_reader="queries")
-            train("shared-checkpointing", model, **checkpointing(False))
-        print(build()._no_split_modules, build("bart")._no_split_modules)
-        train("plain-fsdp", fsdp=True, fsdp_config=dict(FSDP))
-        train("plain-fsdp_checkpointing", fsdp=True, fsdp_config=dict(FSDP), **checkpointing(False))
-        train("plain-fsdp_accumulation", fsdp=True, fsdp_config=dict(FSDP), accumulated=2)
-        model = build("bart", rationale_encoder="shared", image_rationale_reader="queries")
-        train("vision-fsdp", build(image="vit", freeze_vision=False), fsdp=True, fsdp_config=dict(FSDP))
-        train("shared-fsdp", model, fsdp=True, fsdp_config=dict(FSDP))
-    if torch.distributed.is_initialized():
+        fsdp = {"fsdp": True, "fsdp_config": FSDP}
+        train("plain-fsdp", **fsdp)
+        train("plain-fsdp_checkpointing_accumulation", accumulated=2, **checkpointing(False), **fsdp)
+        train("shared-fsdp", shared(), **fsdp)
+        train("vision-fsdp", vision(), **fsdp)
+        train("frozen_vision-fsdp", build(image="vit"), **fsdp)
+        score("scores-fsdp", **fsdp)
         torch.distributed.destroy_process_group()
 
 
