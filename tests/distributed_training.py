@@ -31,7 +31,6 @@ GLOBAL_BATCH = 4
 RATES = ("learning_rate", "new_parts_learning_rate", "fusion_learning_rate", "gate_learning_rate")
 ROOT = Path(__file__).parents[1]
 FSDP = load_config_from_file(str(ROOT / "examples" / "accelerate" / "fsdp.yaml")).fsdp_config
-OUTPUT = Path(sys.argv[1])
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
 
 
@@ -87,7 +86,7 @@ def rows_of(model, number=16, states=False):
 def arguments(**changes):
     accumulated = changes.pop("accumulated", 1)
     fields = {
-        "output_dir": str(OUTPUT / "trainer"),
+        "output_dir": str(main.output / "trainer"),
         "use_cpu": True,
         "num_train_epochs": 1,
         "per_device_train_batch_size": GLOBAL_BATCH // WORLD // accumulated,
@@ -135,7 +134,7 @@ def train(name, model=None, rows=None, **changes):
     trainer = trainer_of(model, rows or rows_of(model), args)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    trainer.save_model(str(OUTPUT / name))
+    trainer.save_model(str(main.output / name))
     write(name, {"losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]})
     return trainer
 
@@ -173,7 +172,7 @@ def order(name):
 
 def write(name, figures):
     if RANK == 0:
-        (OUTPUT / f"{name}.json").write_text(json.dumps(figures))
+        (main.output / f"{name}.json").write_text(json.dumps(figures))
 
 
 def checkpointing(reentrant):
@@ -188,10 +187,8 @@ def vision():
     return build(image="vit", freeze_vision=False)
 
 
-def main():
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def main(output):
+    main.output = output
     train("plain")
     train("shared", shared())
     train("vision", vision())
@@ -216,4 +213,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    main(Path(sys.argv[1]))

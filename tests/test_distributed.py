@@ -1,5 +1,6 @@
 """Training on two processes does what training on one does: `distributed_training.py`, run both ways."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,28 +18,34 @@ from modeling_lrsa import LRSAForMABSA
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "examples" / "accelerate"
-SCRIPT = str(ROOT / "tests" / "distributed_training.py")
+SCRIPT = ROOT / "tests" / "distributed_training.py"
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "cpu_two_processes.yaml")]
 
 
-def started(command, output):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    log = open(output / "log", "w")
-    command = [sys.executable, *command, SCRIPT, str(output)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+def train_on_one(output):
+    spec = importlib.util.spec_from_file_location("distributed_training", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    script.main(output)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Output folders of the runs on one process and on two."""
+    """Output folders of the runs on one process, which is this one, and on two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "cpu_two_processes.yaml")]
-    processes = {one: started([], one), two: started(launch, two)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(two / "log", "w") as log:
+        launched = subprocess.Popen(
+            [*LAUNCH, str(SCRIPT), str(two)], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
-        for folder, process in processes.items():
-            assert process.wait(timeout=300) == 0, (folder / "log").read_text()[-3000:]
+        train_on_one(one)
+        assert launched.wait(timeout=300) == 0, (two / "log").read_text()[-3000:]
     finally:
-        for process in processes.values():
-            process.terminate()
+        launched.terminate()
     return one, two
 
 
