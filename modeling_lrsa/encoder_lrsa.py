@@ -41,8 +41,8 @@ class LRSAPreTrainedModel(PreTrainedModel):
         super().post_init()
         # FSDP shards these, adds those of text and vision model, and takes no name that the model lacks. It gathers a
         # part where its forward is called, which for tables of embeddings is outside of the module that holds them.
-        present = {type(m).__name__ for m in self.modules() if not any(isinstance(c, nn.Embedding) for c in m.modules())}
-        self._no_split_modules &= present
+        with_tables = {m for m in self.modules() if any(isinstance(part, nn.Embedding) for part in m.modules())}
+        self._no_split_modules &= {type(m).__name__ for m in self.modules() if m not in with_tables}
 
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -259,9 +259,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
             )
         block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
         if self.training and self.vision_model is not None and not self.config.freeze_vision and pixel_values is None:
-            # DDP wants every parameter in the graph of every step; FSDP's shards (on a device mesh) need not be there.
-            parameters = [p for p in self.vision_model.parameters() if p.requires_grad and not hasattr(p, "device_mesh")]
-            block = block + 0.0 * sum(p.sum() for p in parameters)
+            # DDP wants every parameter in the graph of every step, FSDP none of its shards, which have a device mesh.
+            whole = (p for p in self.vision_model.parameters() if not hasattr(p, "device_mesh"))
+            block = block + 0.0 * sum(p.sum() for p in whole if p.requires_grad)
         if image_attention_mask is None:
             has_image = torch.ones(batch, 1, dtype=torch.bool, device=block.device)
         else:

@@ -49,7 +49,7 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     metric_for_best_model: str = option("jmasa_f1", "Which score is best.")
     greater_is_better: bool = option(True, "Whether more of it is better.")
     save_total_limit: int = option(1, "Checkpoints to keep besides the best.")
-    ddp_find_unused_parameters: bool = option(False, "Whether DDP looks for parameters without gradient: none is here.")
+    ddp_find_unused_parameters: bool = option(False, "Whether DDP looks for parameters left out; here are none.")
     remove_unused_columns: bool = option(False, "The collator reads more than the model takes.")
 
 

@@ -99,8 +99,8 @@ def train(
 ) -> dict:
     """Trains, selects on the validation split, and saves the model to `model` in the output folder.
 
-    Writes `results.json` beside it: the scores of the validation split, the development curve and the gates. On several
-    processes (`accelerate launch`), the main process does all the writing, and the others return what it found.
+    Writes `results.json` beside it: the scores of the validation split, the development curve and the gates. On
+    several processes (`accelerate launch`) the main one does all the writing, and the others return what it found.
 
     Returns:
         What `results.json` holds.

@@ -3,7 +3,7 @@
 `test_distributed.py` runs it by itself and under `accelerate launch`, and compares. The main process writes for each
 scenario its losses and scores to OUTPUT/scenario.json and the trained model to OUTPUT/scenario/.
 
-    distributed_training.py OUTPUT
+    distributed_training.py OUTPUT first|more
 """
 
 import copy
@@ -24,7 +24,8 @@ from transformers import PrinterCallback, ViTImageProcessor
 from transformers.utils import logging
 
 from modeling_lrsa.frozen_states import collator_for
-from modeling_lrsa.trainer import LRSATrainer, LRSATrainingArguments
+from modeling_lrsa.trainer import LRSATrainer, LRSATrainingArguments, gates
+from modeling_lrsa.training import whole_model
 
 
 GLOBAL_BATCH = 4
@@ -126,16 +127,19 @@ def trainer_of(model, rows, args):
 IMAGES = ViTImageProcessor(size={"height": 8, "width": 8})
 
 
-def train(name, model=None, rows=None, **changes):
+def train(name, model=None, rows=None, resume=None, **changes):
     model = model or build()
     args = arguments(**changes)
     if args.fsdp:  # which accelerate keeps for accelerators, though torch shards on a CPU, too
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     trainer = trainer_of(model, rows or rows_of(model), args)
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume and str(main.output / resume))
     trainer.save_model(str(main.output / name))
-    write(name, {"losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]})
+    figures = {"losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]}
+    if (whole := whole_model(trainer)) is not None:
+        figures["gates"] = gates(whole)
+    write(name, figures)
     return trainer
 
 
@@ -187,12 +191,15 @@ def vision():
     return build(image="vit", freeze_vision=False)
 
 
-def main(output):
-    main.output = output
+SHARDED = {"fsdp": True, "fsdp_config": FSDP}
+# Adam with a large epsilon, below which gradients that are noise, as those of key biases, stay noise.
+ADAM = {"optim": "adamw_torch", "adam_epsilon": 1e-3} | dict.fromkeys(RATES, 3e-3)
+ADAM |= {"save_strategy": "steps", "save_steps": 2, "save_total_limit": None}
+
+
+def first():
     train("plain")
     train("shared", shared())
-    train("vision", vision())
-    train("frozen_vision", build(image="vit"))
     train("states", model := build(), rows_of(model, states=True))
     train("unequal", rows=rows_of(build(), 15), accelerator_config={"even_batches": False})
     score("scores")
@@ -200,20 +207,36 @@ def main(output):
     if WORLD > 1:
         train("plain-checkpointing", **checkpointing(False))
         train("plain-reentrant", **checkpointing(True))
-        train("shared-checkpointing", shared(), **checkpointing(False))
         train("plain-accumulation", accumulated=2)
-        fsdp = {"fsdp": True, "fsdp_config": FSDP}
-        train("plain-fsdp", **fsdp)
-        train("plain-fsdp_checkpointing_accumulation", accumulated=2, **checkpointing(False), **fsdp)
-        train("shared-fsdp", shared(), **fsdp)
-        train("vision-fsdp", vision(), **fsdp)
-        train("frozen_vision-fsdp", build(image="vit"), **fsdp)
-        score("scores-fsdp", **fsdp)
-        torch.distributed.destroy_process_group()
+        train("plain-fsdp", **SHARDED)
+        train("plain-fsdp_checkpointing_accumulation", accumulated=2, **checkpointing(False), **SHARDED)
+        train("shared-fsdp", shared(), **SHARDED)
+        score("scores-fsdp", **SHARDED)
+
+
+def more():
+    train("vision", vision())
+    train("frozen_vision", build(image="vit"))
+    train("shared", shared())
+    train("adam", **ADAM)
+    if WORLD > 1:
+        train("vision-fsdp", vision(), **SHARDED)
+        train("frozen_vision-fsdp", build(image="vit"), **SHARDED)
+        train("shared-checkpointing", shared(), **checkpointing(False))
+        train("adam-resumed", resume="trainer/checkpoint-2", **ADAM)
+        train("adam-fsdp", output_dir=str(main.output / "sharded"), **ADAM, **SHARDED)
+        train("adam-fsdp_resumed", resume="sharded/checkpoint-2", **ADAM, **SHARDED)
+
+
+def main(output, scenarios):
+    main.output = output
+    {"first": first, "more": more}[scenarios]()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -32,7 +32,7 @@ def recipe(text_folder, posts_folder, tmp_path_factory):
     """A model without dropout and a batch of four over all processes: nothing but their number differs."""
     folder = tmp_path_factory.mktemp("two")
     tokenizer = AutoTokenizer.from_pretrained(text_folder)
-    small = dict.fromkeys(("encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads"), 2)
+    small = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
     small |= dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 16)
     torch.manual_seed(0)
     text = BartConfig(vocab_size=len(tokenizer), dropout=0.0, max_position_embeddings=64, init_std=0.2, **small)
