@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=" | ".join(COMMANDS))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parsed = parser.parse_args(argv)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning")
+    # Of the processes that `accelerate launch` starts on a machine, one speaks.
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning" if speaks else "error")
 
     from processing import PostError
 
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         getattr(commands, parsed.command)(parsed.arguments)
     except PostError as error:
-        print(f"lrsa {parsed.command}: {error}", file=sys.stderr)
+        if speaks:
+            print(f"lrsa {parsed.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -37,12 +37,14 @@ def train(argv: list[str]) -> None:
             raise PostError(f"{argv[0]}: {unknown[0]} is no argument; `lrsa train --help` lists them.")
         parser.set_defaults(**recipe)
         argv = argv[1:]
-    parser.set_defaults(disable_tqdm=not show_progress())
+    parser.set_defaults(disable_tqdm=not show_progress(), log_level_replica="error")
     try:
         model_arguments, data_arguments, training_arguments = parser.parse_args_into_dataclasses(argv)
         results = run(model_arguments, data_arguments, training_arguments)
     except (PartError, TypeError, ValueError, OSError, StrictDataclassError) as error:
         raise PostError(" ".join(str(error).split())) from error
+    if training_arguments.process_index > 0:
+        return
     print(f"\nValidation split, step {results['best_step']}, seed {results['seed']}:")
     print_scores(results["validation"])
     print(f"Model: {training_arguments.output_dir}/model; scores: {training_arguments.output_dir}/results.json")

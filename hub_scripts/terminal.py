@@ -1,6 +1,7 @@
 """What the commands read and print besides posts and models."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from processing import PostError
 
 
 def show_progress() -> bool:
-    """Whether there is a terminal to show progress bars on; where there is none, those of the libraries are off."""
-    if not sys.stderr.isatty():
+    """Whether there is a terminal to show progress bars on, and this process is the one of its machine that speaks;
+    else those of the libraries are off.
+    """
+    shown = sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
+    if not shown:
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
-    return sys.stderr.isatty()
+    return shown
 
 
 def read_recipe(path: str) -> dict:

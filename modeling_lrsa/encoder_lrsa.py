@@ -21,7 +21,7 @@ class LRSAPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["LRSAFusionLayer", "BartEncoderLayer", "BartDecoderLayer", "BertLayer"]
+    _no_split_modules = ["LRSAFusionLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -74,6 +74,13 @@ class LRSAPreTrainedModel(PreTrainedModel):
         """Which outputs parts are asked to record: those of the call, and where it says nothing, of the config."""
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
         return {name: flag for name, flag in flags.items() if flag}
+
+    def post_init(self):
+        super().post_init()
+        # FSDP shards these, adds those of text and vision model, and takes no name that the model lacks. It gathers a
+        # part where its forward is called, which for tables of embeddings is outside of the module that holds them.
+        with_tables = {m for m in self.modules() if any(isinstance(part, nn.Embedding) for part in m.modules())}
+        self._no_split_modules &= {type(m).__name__ for m in self.modules() if m not in with_tables}
 
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -290,8 +297,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
             )
         block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
         if self.training and self.vision_model is not None and not self.config.freeze_vision and pixel_values is None:
-            # DDP wants every parameter in the graph of every step.
-            block = block + 0.0 * sum(p.sum() for p in self.vision_model.parameters() if p.requires_grad)
+            # DDP wants every parameter in the graph of every step, FSDP none of its shards, which have a device mesh.
+            whole = (p for p in self.vision_model.parameters() if not hasattr(p, "device_mesh"))
+            block = block + 0.0 * sum(p.sum() for p in whole if p.requires_grad)
         if image_attention_mask is None:
             has_image = torch.ones(batch, 1, dtype=torch.bool, device=block.device)
         else:

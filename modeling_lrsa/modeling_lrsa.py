@@ -283,7 +283,13 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
 
     def save_pretrained(self, *args, **kwargs):
         self.keep_target_ids(self.generation_config)
-        super().save_pretrained(*args, **kwargs)
+        # FSDP puts a class of its own in place of the model's; saved, it would name torch's files as the model's code.
+        current = type(self)
+        self.__class__ = next(base for base in current.__mro__ if not base.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(*args, **kwargs)
+        finally:
+            self.__class__ = current
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Returns the decoder inputs for `labels`, both (batch, length): BOS, then `labels` without the last."""

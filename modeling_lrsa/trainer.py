@@ -1,10 +1,13 @@
 """Trainer of LRSA models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from processing import IndexFormat, compute_mabsa_metrics
 
@@ -14,6 +17,14 @@ from .fusion_lrsa import LRSADualCrossAttention
 
 def option(default, help: str):
     return field(default=default, metadata={"help": f"{help} (default: {default})"})
+
+
+# Inputs that a part of the model encodes, and their masks.
+ENCODED = {
+    "pixel_values": "image_attention_mask",
+    "image_rationale_input_ids": "image_rationale_attention_mask",
+    "text_rationale_input_ids": "text_rationale_attention_mask",
+}
 
 
 @dataclass
@@ -38,7 +49,27 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     metric_for_best_model: str = option("jmasa_f1", "Which score is best.")
     greater_is_better: bool = option(True, "Whether more of it is better.")
     save_total_limit: int = option(1, "Checkpoints to keep besides the best.")
+    ddp_find_unused_parameters: bool = option(False, "Whether DDP looks for parameters left out; here are none.")
     remove_unused_columns: bool = option(False, "The collator reads more than the model takes.")
+
+
+class LengthGroups(LengthGroupedSampler):
+    """`LengthGroupedSampler` with an order that follows from seed and epoch.
+
+    transformers draws it from the global generator, which is not where it was after a resume amid an epoch, nor, once
+    dropout has drawn from it, the same in every process: some posts of an epoch then come twice and others never.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
 
 
 class LRSATrainer(Seq2SeqTrainer):
@@ -56,6 +87,22 @@ class LRSATrainer(Seq2SeqTrainer):
         if isinstance(processor := kwargs.get("processing_class"), LRSAProcessor) and model is not None:
             processor.check_fits(model.config)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = LengthGroups(sampler.batch_size, lengths=sampler.lengths, seed=seed)
+        return sampler
+
+    def evaluation_loop(self, *args, **kwargs):
+        # Seq2SeqTrainer's `gather` counts the posts twice that fill up the last batch of the last process.
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        return with_stand_ins(inputs, self.accelerator) if self.is_fsdp_enabled else inputs
 
     def prediction_step(self, model, *args, **kwargs):
         settings = self.model.generation_config
@@ -89,6 +136,27 @@ class LRSATrainer(Seq2SeqTrainer):
             {"params": parameters, "lr": rates[part], "weight_decay": args.weight_decay if decays else 0.0}
             for (part, decays), parameters in groups.items()
         ]
+
+
+def with_stand_ins(inputs: Mapping[str, torch.Tensor], accelerator: Accelerator) -> Mapping[str, torch.Tensor]:
+    """Adds masked pictures and rationales where another process's batch has some and this one has none.
+
+    FSDP gathers the weights of a part where its forward is called: in all processes, or all wait for ever.
+    """
+    sizes = torch.zeros(len(ENCODED), 3, dtype=torch.long)
+    for size, name in zip(sizes, ENCODED):
+        if name in inputs:
+            shape = inputs[name].shape[1:]
+            size[: len(shape)] = torch.tensor(shape)
+    sizes = accelerator.gather(sizes.unsqueeze(0).to(accelerator.device)).amax(0).tolist()
+    like = inputs["input_ids"]
+    for name, mask, size in zip(ENCODED, ENCODED.values(), sizes):
+        if name not in inputs and any(size):
+            shape = (len(like), *filter(None, size))
+            pixels = name == "pixel_values"
+            inputs[name] = like.new_zeros(shape, dtype=torch.float32 if pixels else like.dtype)
+            inputs[mask] = like.new_zeros(shape[:1] if pixels else shape)
+    return inputs
 
 
 def part_of(name: str, config: LRSAConfig) -> str:

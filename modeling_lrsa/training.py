@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
@@ -100,7 +101,8 @@ def train(
 ) -> dict:
     """Trains, selects on the validation split, and saves the model to `model` in the output folder.
 
-    Writes `results.json` beside it: the scores of the validation split, the development curve and the gates.
+    Writes `results.json` beside it: the scores of the validation split, the development curve and the gates. On
+    several processes (`accelerate launch`) the main one does all the writing, and the others return what it found.
 
     Returns:
         What `results.json` holds.
@@ -108,6 +110,8 @@ def train(
     args = training_arguments
     if data_arguments.early_stopping_patience is not None and not args.load_best_model_at_end:
         raise PostError("early_stopping_patience needs load_best_model_at_end: true.")
+    if args.world_size != (started := int(os.environ.get("WORLD_SIZE", 1))):
+        raise PostError(f"{started} processes, each of which sees itself alone: there is no GPU; pass use_cpu: true.")
     set_seed(args.seed)
     if not Path(data_arguments.data).is_dir():
         raise PostError(
@@ -120,11 +124,12 @@ def train(
         )
         for split in ("train", "validation")
     }
-    model, processor = build_model(model_arguments)
-    data = {}
-    for split in ("train", "validation"):
-        prepared = prepare_posts(posts[split], processor, rationales=model.config.num_fusion_layers > 0)
-        data[split] = add_frozen_states(prepared, model, processor)
+    with args.main_process_first(desc="preparing"):  # the others read what it has cached
+        model, processor = build_model(model_arguments)
+        data = {}
+        for split in ("train", "validation"):
+            prepared = prepare_posts(posts[split], processor, rationales=model.config.num_fusion_layers > 0)
+            data[split] = add_frozen_states(prepared, model, processor)
 
     callbacks = []
     if data_arguments.early_stopping_patience is not None:
@@ -142,17 +147,31 @@ def train(
     trainer.train(resume_from_checkpoint=resume)
 
     output = Path(args.output_dir)
-    results = {
-        "validation": evaluate(model, processor, posts["validation"], args.per_device_eval_batch_size),
-        "best_step": trainer.state.best_global_step,
-        "curve": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
-        "gates": gates(model),
-        "seed": args.seed,
-    }
+    results = [None]
+    model = whole_model(trainer)
     if trainer.is_world_process_zero():
+        results[0] = {
+            "validation": evaluate(model, processor, posts["validation"], args.per_device_eval_batch_size),
+            "best_step": trainer.state.best_global_step,
+            "curve": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+            "gates": gates(model),
+            "seed": args.seed,
+        }
         save_whole(output / "model", model, processor)
-        write_whole(output / "results.json", json.dumps(results, indent=2) + "\n")
-    return results
+        write_whole(output / "results.json", json.dumps(results[0], indent=2) + "\n")
+    return broadcast_object_list(results)[0]
+
+
+def whole_model(trainer: LRSATrainer) -> LRSAForMABSA | None:
+    """Returns the trained model; where FSDP has shared it out, put together in the main process alone."""
+    if not trainer.is_fsdp_enabled:
+        return trainer.model
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # all processes give theirs
+    if not trainer.is_world_process_zero():
+        return None
+    model = LRSAForMABSA(trainer.model.config)
+    model.load_state_dict(weights)
+    return model.to(trainer.args.device)
 
 
 def evaluate(

@@ -404,3 +404,27 @@ def test_deepcopy_generates_the_same(tiny):
     assert torch.equal(
         copy.deepcopy(model).generate(**inputs, max_new_tokens=10), model.generate(**inputs, max_new_tokens=10)
     )
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize(
+    "text, image, names",
+    [
+        ("bert", "vit", {"BertLayer", "BartDecoderLayer", "ViTEmbeddings", "ViTLayer"}),
+        ("roberta", None, {"RobertaLayer", "BartDecoderLayer"}),
+        ("bart", "regions", {"BartEncoderLayer", "BartDecoderLayer"}),
+    ],
+)
+def test_parts_that_fsdp_shards(tiny, text, image, names, layers):
+    """Those that are there, and none that is called by its inner parts, as a text model's embeddings are."""
+    model = tiny.model(text, image, num_fusion_layers=layers)
+    assert model._no_split_modules == names | ({"LRSAFusionLayer"} if layers else set())
+
+
+def test_one_table_of_token_embeddings(tiny, tmp_path):
+    model = tiny.model("bart")
+    assert model.get_decoder().embed_tokens is model.get_input_embeddings()
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert loaded.get_decoder().embed_tokens is loaded.get_input_embeddings()
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)

@@ -9,7 +9,14 @@ from datasets import Dataset
 from transformers import EvalPrediction, Seq2SeqTrainingArguments
 
 from modeling_lrsa.frozen_states import add_frozen_states, collator_for
-from modeling_lrsa.trainer import LRSATrainer, LRSATrainingArguments, SequenceMetrics, gates, part_of
+from modeling_lrsa.trainer import (
+    LengthGroups,
+    LRSATrainer,
+    LRSATrainingArguments,
+    SequenceMetrics,
+    gates,
+    part_of,
+)
 from processing import DataCollatorForMABSA, IndexFormat, compute_mabsa_metrics
 from processing.posts import FEATURES
 from processing.preparation import prepare_posts
@@ -172,18 +179,75 @@ def test_resumed_training_equals_uninterrupted(tiny, tmp_path):
     assert moved > 50
 
 
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def losses_of(tiny, model, folder, data=None, resume=None, **changes):
+    trainer = trainer_of(tiny, model, folder, logging_strategy="steps", logging_steps=1, **changes)
+    trainer.train_dataset = data or trainer.train_dataset
+    trainer.train(resume_from_checkpoint=resume)
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
 def test_gradient_accumulation_equals_one_batch(tiny, tmp_path):
-    zero = {"fusion_dropout": 0.0, "pointer_dropout": 0.0, "pointer_mlp_dropout": 0.0}
-    still = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
-    start = tiny.model("bart", num_fusion_layers=1, text_changes=still, **zero)
-    trained, rates = [], dict.fromkeys(RATES, 0.1)
-    for size, accumulated in ((8, 1), (2, 4)):
+    start = without_dropout(tiny.model("bart", num_fusion_layers=1))
+    trained, losses, rates = [], [], dict.fromkeys(RATES, 0.1)
+    for size, accumulated in ((8, 1), (4, 2), (2, 4)):
         model = copy.deepcopy(start)
         sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
-        trainer_of(tiny, model, tmp_path, max_steps=2, optim="sgd", **rates, **sizes).train()
+        losses.append(losses_of(tiny, model, tmp_path, max_steps=3, optim="sgd", **rates, **sizes))
         trained.append(model)
-    for (name, one), two in zip(trained[0].named_parameters(), trained[1].named_parameters()):
-        torch.testing.assert_close(one, two[1], atol=1e-5, rtol=1e-4, msg=name)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5) and losses[2] == pytest.approx(losses[0], abs=1e-5)
+    for (name, one), *others in zip(trained[0].named_parameters(), *(model.parameters() for model in trained[1:])):
+        for other in others:
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("text, encoder", [("bert", "frozen"), ("bart", "shared")])
+def test_gradient_checkpointing_changes_no_loss(tiny, tmp_path, text, encoder, reentrant):
+    start = without_dropout(tiny.model(text, num_fusion_layers=2, rationale_encoder=encoder))
+    steps = {"max_steps": 4, "optim": "sgd", **dict.fromkeys(RATES, 0.1)}
+    plain = losses_of(tiny, copy.deepcopy(start), tmp_path, **steps)
+    kwargs = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    assert losses_of(tiny, start, tmp_path, **steps, **kwargs) == pytest.approx(plain, abs=1e-5)
+    assert plain[-1] < plain[0] - 0.1
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_resumed_amid_an_epoch_the_losses_are_those_of_the_uninterrupted(tiny, tmp_path, monkeypatch, strategy):
+    """Eight posts in batches of two: steps 2 and 6 lie amid an epoch, whose order must be the same again."""
+    monkeypatch.setenv("LRSA_CACHE", str(tmp_path / "cache"))
+    start = tiny.model(num_fusion_layers=1)
+    data = prepare_posts(Dataset.from_list(tiny.raw_posts(), features=FEATURES), tiny.processor(start))
+    steps = {"max_steps": 8, "per_device_train_batch_size": 2, "train_sampling_strategy": strategy}
+    steps |= {"save_strategy": "steps", "save_steps": 2, "save_total_limit": None}
+    whole = losses_of(tiny, copy.deepcopy(start), tmp_path, data, **steps)
+    for step in (2, 4, 6):
+        checkpoint = str(tmp_path / f"checkpoint-{step}")
+        again = losses_of(tiny, copy.deepcopy(start), tmp_path / "again", data, checkpoint, **steps)
+        assert again == pytest.approx(whole, abs=1e-6)
+
+
+def test_groups_of_length_follow_from_seed_and_epoch():
+    lengths = [random.Random(0).randint(3, 40) for _ in range(64)]
+    orders = {}
+    for seed in (0, 0, 5):
+        sampler = LengthGroups(4, lengths, seed)
+        for epoch in (0, 1):
+            torch.rand(seed + 1)  # what others draw is of no account
+            sampler.set_epoch(epoch)
+            order = list(sampler)
+            assert sorted(order) == list(range(64))
+            assert orders.setdefault((seed, epoch), order) == order
+    assert len({tuple(order) for order in orders.values()}) == 4
 
 
 @pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "posts"])
