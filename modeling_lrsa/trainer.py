@@ -90,10 +90,13 @@ class LRSATrainer(Seq2SeqTrainer):
 
 
 def part_of(name: str, config: LRSAConfig) -> str:
-    """Returns which part a parameter belongs to: `pretrained`, `new`, `fusion` or `gate`."""
+    """Returns which part a parameter belongs to: `pretrained`, `new`, `fusion` or `gate`.
+
+    PEFT's prefixes and infixes in the name do no harm: a LoRA matrix belongs to the part that it changes.
+    """
     if ".fusion." in name:
         return "gate" if name.endswith(".gate") else "fusion"
-    pretrained = [".encoder.text_model.", ".encoder.vision_model."]
+    pretrained = [".encoder.text_model.", ".encoder.vision_model.", ".encoder.rationale_model."]
     if config.text_config.is_encoder_decoder:
         pretrained.append("model.decoder.")
     return "pretrained" if any(part in name for part in pretrained) else "new"
