@@ -27,8 +27,8 @@ def lora_config(
         r: rank.
         alpha: scale of the adapters times `r`; 2 r by default.
         dropout: on the adapters' inputs.
-        targets: names of linear layers of the text model, such as `["query", "key", "value"]`. Its queries and values
-            by default.
+        targets: names of linear layers in the text model's layers, such as `["query", "key", "value"]`. Queries and
+            values by default.
 
     Raises:
         ValueError: the text model has no such layers, or the vision model is not frozen.
@@ -39,7 +39,11 @@ def lora_config(
     if targets is None:
         query, _, value, _ = self_attention_projections(text_model) or (None,) * 4
         targets = [name for name in (query, value) if name]
-    linears = {name.rpartition(".")[2] for name, module in text_model.named_modules() if isinstance(module, nn.Linear)}
+    linears = {
+        name.rpartition(".")[2]
+        for name, module in text_model.named_modules()
+        if isinstance(module, nn.Linear) and re.search(r"(^|\.)\d+\.", name)  # in a layer: nothing reads a pooler
+    }
     if not targets or not linears.issuperset(targets):
         raise ValueError(
             f"Which linear layers of {type(text_model).__name__} shall LoRA adapt? Pass targets (--lora_targets), "
@@ -50,7 +54,7 @@ def lora_config(
         r=r,
         lora_alpha=2 * r if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=rf"model\.({places})\..+\.({'|'.join(map(re.escape, targets))})",
+        target_modules=rf"model\.({places})\.(.+\.)?\d+\.(.+\.)?({'|'.join(map(re.escape, targets))})",
         modules_to_save=new_parts(model),
     )
 

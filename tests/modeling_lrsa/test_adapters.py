@@ -154,6 +154,15 @@ def test_unknown_projections_are_to_be_named(tiny):
     assert places == {f"model.encoder.text_model.layers.{layer}.attn.Wqkv" for layer in range(2)}
 
 
+@pytest.mark.parametrize(("kind", "name", "places"), [("bert", "dense", 2 * 3), ("bart", "fc1", 2 + 3)])
+def test_targets_are_sought_in_layers_alone(tiny, kind, name, places):
+    """BERT's pooler has a layer `dense` too, which nothing reads."""
+    model = tiny.model(kind, num_fusion_layers=1)
+    adapted(model, targets=[name])
+    found = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    assert len(found) == places and not any("pooler" in name for name in found)
+
+
 def test_a_trained_vision_model_is_refused(tiny):
     with pytest.raises(ValueError, match="freeze_vision=True"):
         lora_config(tiny.model(image="vit", freeze_vision=False))
@@ -167,7 +176,7 @@ def train(tiny, model, folder, base, **changes):
         "use_cpu": True,
         "per_device_train_batch_size": 8,
         "num_train_epochs": 12,
-        "learning_rate": 3e-3,
+        "lora_learning_rate": 3e-3,
         "new_parts_learning_rate": 3e-3,
         "fusion_learning_rate": 3e-3,
         "warmup_steps": 0,
@@ -280,7 +289,7 @@ def test_the_best_checkpoint_comes_back(tiny, tmp_path):
     """With a rate so high that the last epoch is not the best one."""
     model = tiny.model(num_fusion_layers=1)
     peft_model = adapted(model)
-    rates = dict.fromkeys(("learning_rate", "new_parts_learning_rate", "fusion_learning_rate"), 0.3)
+    rates = dict.fromkeys(("lora_learning_rate", "new_parts_learning_rate", "fusion_learning_rate"), 0.3)
     selection = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     selection |= {"metric_for_best_model": "loss", "greater_is_better": False, "lr_scheduler_type": "constant"}
     trainer, _, after = train(tiny, peft_model, tmp_path, model, num_train_epochs=3, **rates, **selection)
@@ -292,7 +301,7 @@ def test_the_best_checkpoint_comes_back(tiny, tmp_path):
 def test_learning_rates_by_part(tiny, tmp_path):
     model = tiny.model("bart", num_fusion_layers=1)
     peft_model = adapted(model)
-    rates = {"learning_rate": 1e-3, "new_parts_learning_rate": 2e-3, "fusion_learning_rate": 3e-3}
+    rates = {"lora_learning_rate": 1e-3, "new_parts_learning_rate": 2e-3, "fusion_learning_rate": 3e-3}
     trainer = LRSATrainer(
         model=peft_model,
         args=LRSATrainingArguments(str(tmp_path), use_cpu=True, gate_learning_rate=4e-3, **rates),
