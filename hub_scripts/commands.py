@@ -48,6 +48,8 @@ def train(argv: list[str]) -> None:
     print(f"\nValidation split, step {results['best_step']}, seed {results['seed']}:")
     print_scores(results["validation"])
     print(f"Model: {training_arguments.output_dir}/model; scores: {training_arguments.output_dir}/results.json")
+    if model_arguments.lora:
+        print(f"Adapter: {training_arguments.output_dir}/adapter")
 
 
 def evaluate(argv: list[str]) -> None:

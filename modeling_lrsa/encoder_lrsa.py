@@ -12,7 +12,14 @@ from transformers.utils import can_return_tuple
 from transformers.utils.versions import require_version
 
 from .configuration_lrsa import LRSAConfig
-from .fusion_lrsa import FuseBefore, FusionInputs, LRSADualCrossAttention, LRSAFusionLayer, current_fusion
+from .fusion_lrsa import (
+    FuseBefore,
+    FusionInputs,
+    LRSACrossAttention,
+    LRSADualCrossAttention,
+    LRSAFusionLayer,
+    current_fusion,
+)
 
 
 class LRSAPreTrainedModel(PreTrainedModel):
@@ -82,12 +89,22 @@ class LRSAPreTrainedModel(PreTrainedModel):
         with_tables = {m for m in self.modules() if any(isinstance(part, nn.Embedding) for part in m.modules())}
         self._no_split_modules &= {type(m).__name__ for m in self.modules() if m not in with_tables}
 
+    def load_adapter(self, *args, **kwargs):
+        report = super().load_adapter(*args, **kwargs)
+        if unmatched := sorted({*report.missing_keys, *report.unexpected_keys}):
+            raise ValueError(f"The adapter does not fit this model: {len(unmatched)} weights such as {unmatched[0]}.")
+        return report
+
+    def set_attn_implementation(self, *args, **kwargs):
+        super().set_attn_implementation(*args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, LRSACrossAttention):
+                module.config = self.config  # a copy of a fusion layer, as PEFT makes, has a copy of it
+
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, LRSADualCrossAttention):
             init.zeros_(module.gate)
-        elif isinstance(module, LRSAEncoder) and module.rationale_queries is not None:
-            init.normal_(module.rationale_queries, std=self.config.initializer_range)
 
 
 # Modules of text and vision models that only their pooled outputs go through.
@@ -182,7 +199,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
             if config.rationale_encoder == "frozen":
                 self.rationale_model = rationale_model or text_encoder_of(AutoModel.from_config(config.text_config))
             if config.image_rationale_reader == "queries":
-                self.rationale_queries = nn.Parameter(torch.empty(config.num_rationale_queries, hidden_size))
+                self.rationale_queries = nn.Embedding(config.num_rationale_queries, hidden_size)
             if config.fusion_position != "after":
                 self._fuse_before_layers()
         self.post_init()
@@ -307,9 +324,10 @@ class LRSAEncoder(LRSAPreTrainedModel):
         mask = has_image.expand(-1, slots)
         if self.rationale_queries is not None:
             stand_in = has_image_rationale.unsqueeze(1) & ~has_image
-            queries = nn.functional.pad(self.rationale_queries, (0, 0, 0, slots - len(self.rationale_queries)))
+            number = self.config.num_rationale_queries
+            queries = nn.functional.pad(self.rationale_queries.weight, (0, 0, 0, slots - number))
             block = torch.where(stand_in.unsqueeze(-1), queries.to(block.dtype), block)
-            is_query = torch.arange(slots, device=block.device) < len(self.rationale_queries)
+            is_query = torch.arange(slots, device=block.device) < number
             mask = mask | (stand_in & is_query)
         return block, mask
 

@@ -225,15 +225,18 @@ _PROJECTION_NAMES = (
 )
 
 
-def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
-    """Returns the query, key, value and output projections of an encoder layer, or `None` where they are not found."""
+def self_attention_projections(layer: nn.Module) -> dict[str, nn.Linear] | None:
+    """Returns the query, key, value and output projections of an encoder layer, in this order, by their own names.
+
+    `None` where they are not found. Of several layers in one module, the first one's are returned.
+    """
     linears: dict[str, nn.Linear] = {}
     for name, module in layer.named_modules():
         if isinstance(module, nn.Linear) and module.in_features == module.out_features:
             linears.setdefault(name.rpartition(".")[2], module)
     for names in _PROJECTION_NAMES:
         if all(name in linears for name in names):
-            return [linears[name] for name in names]
+            return {name: linears[name] for name in names}
     return None
 
 
@@ -250,9 +253,10 @@ def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm
     Returns:
         Whether the layer's projections were found and have the fusion's width.
     """
-    source = self_attention_projections(layer)
-    if source is None:
+    projections = self_attention_projections(layer)
+    if projections is None:
         return False
+    source = list(projections.values())
     streams = [module for module in fusion.modules() if isinstance(module, LRSADualCrossAttention)]
     if any(stream.content_attention.q_proj.weight.shape != source[0].weight.shape for stream in streams):
         return False

@@ -32,6 +32,7 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with learning rates by part, and defaults that select on the validation split."""
 
     learning_rate: float = option(1e-4, "Peak learning rate of pre-trained parts.")
+    lora_learning_rate: float = option(1e-3, "Peak learning rate of LoRA matrices.")
     new_parts_learning_rate: float = option(
         3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head."
     )
@@ -123,6 +124,7 @@ class LRSATrainer(Seq2SeqTrainer):
         args = self.args
         rates = {
             "pretrained": args.learning_rate,
+            "lora": getattr(args, "lora_learning_rate", args.learning_rate),
             "new": getattr(args, "new_parts_learning_rate", args.learning_rate),
             "fusion": getattr(args, "fusion_learning_rate", args.learning_rate),
             "gate": getattr(args, "gate_learning_rate", args.learning_rate),
@@ -160,10 +162,15 @@ def with_stand_ins(inputs: Mapping[str, torch.Tensor], accelerator: Accelerator)
 
 
 def part_of(name: str, config: LRSAConfig) -> str:
-    """Returns which part a parameter belongs to: `pretrained`, `new`, `fusion` or `gate`."""
+    """Returns which part a parameter belongs to: `pretrained`, `lora`, `new`, `fusion` or `gate`.
+
+    PEFT's prefixes and infixes in the name do no harm.
+    """
+    if ".lora_" in name:
+        return "lora"
     if ".fusion." in name:
         return "gate" if name.endswith(".gate") else "fusion"
-    pretrained = [".encoder.text_model.", ".encoder.vision_model."]
+    pretrained = [".encoder.text_model.", ".encoder.vision_model.", ".encoder.rationale_model."]
     if config.text_config.is_encoder_decoder:
         pretrained.append("model.decoder.")
     return "pretrained" if any(part in name for part in pretrained) else "new"

@@ -3,16 +3,21 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
 from processing.preparation import prepare_posts
 
+from .adapters import count_parameters, freeze_backbone, load_merged, lora_config, save_adapter
 from .frozen_states import add_frozen_states, collator_for
 from .modeling_lrsa import LRSAForMABSA
 from .predictor import gold_aspects, predict_posts
@@ -38,6 +43,16 @@ class ModelArguments:
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
     max_rationale_length: int = field(default=128, metadata={"help": "Tokens kept of a rationale."})
+    lora: bool = field(
+        default=False, metadata={"help": "Train LoRA adapters in the text model, and the new parts in full."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of the adapters; their scale is twice as much."})
+    lora_targets: list[str] | None = field(
+        default=None, metadata={"help": "Names of the text model's layers to adapt (default: queries and values)."}
+    )
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Leave all pre-trained parts as they are, train the new ones."}
+    )
 
     def config_fields(self) -> dict:
         names = ("freeze_vision", "num_fusion_layers", "fusion_position", "rationale_encoder")
@@ -73,6 +88,9 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
         raise PostError(str(error)) from error
     model.initialize_polarities(tokenizer)
     config = model.config
+    config.text_config._name_or_path = arguments.text_model  # an adapter's base is built from the same part anywhere
+    if vision:
+        config.vision_config._name_or_path = arguments.vision_model
     processor = LRSAProcessor(
         image_processor,
         tokenizer,
@@ -87,13 +105,27 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
 
 
 def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
-    """Loads a trained model and its processor from one folder or repository."""
+    """Loads a trained model, or an adapter merged into its base, and the processor from one folder or repository."""
     try:
-        model, processor = LRSAForMABSA.from_pretrained(name), LRSAProcessor.from_pretrained(name)
+        model, processor = load_merged(name), LRSAProcessor.from_pretrained(name)
         processor.check_fits(model.config)
         return model, processor
     except (OSError, RuntimeError, ValueError) as error:
         raise PostError(f"{name}: no LRSA model with its processor: {str(error).splitlines()[0]}") from error
+
+
+def choose_trained(model: LRSAForMABSA, arguments: ModelArguments) -> nn.Module:
+    """Freezes what is not trained. Returns what a trainer takes: the model, with LoRA wrapped for PEFT."""
+    if not (arguments.lora or arguments.freeze_backbone):
+        return model
+    if arguments.lora and arguments.freeze_backbone:
+        raise PostError("lora changes the text model, freeze_backbone leaves it as it is: choose one.")
+    if arguments.freeze_vision is False:
+        raise PostError("lora and freeze_backbone leave the vision model as it is: drop freeze_vision.")
+    freeze_backbone(model)
+    if arguments.freeze_backbone:
+        return model
+    return get_peft_model(model, lora_config(model, arguments.lora_r, targets=arguments.lora_targets))
 
 
 def train(
@@ -101,8 +133,9 @@ def train(
 ) -> dict:
     """Trains, selects on the validation split, and saves the model to `model` in the output folder.
 
-    Writes `results.json` beside it: the scores of the validation split, the development curve and the gates. On
-    several processes (`accelerate launch`) the main one does all the writing, and the others return what it found.
+    With LoRA that model is the merged one, and the adapter is saved to `adapter`. Writes `results.json` beside it: the
+    scores of the validation split, the development curve, the gates and the number of parameters. On several processes
+    (`accelerate launch`) the main one does all the writing, and the others return what it found.
 
     Returns:
         What `results.json` holds.
@@ -130,12 +163,14 @@ def train(
         for split in ("train", "validation"):
             prepared = prepare_posts(posts[split], processor, rationales=model.config.num_fusion_layers > 0)
             data[split] = add_frozen_states(prepared, model, processor)
+    trained = choose_trained(model, model_arguments)
+    trainable, total = count_parameters(trained)
 
     callbacks = []
     if data_arguments.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(data_arguments.early_stopping_patience))
     trainer = LRSATrainer(
-        model=model,
+        model=trained,
         args=args,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
@@ -143,6 +178,8 @@ def train(
         processing_class=processor,
         callbacks=callbacks,
     )
+    if trainer.is_world_process_zero():
+        print(f"trainable: {trainable:,} of {total:,} parameters ({100 * trainable / total:.1f} %)", flush=True)
     resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
     trainer.train(resume_from_checkpoint=resume)
 
@@ -150,19 +187,27 @@ def train(
     results = [None]
     model = whole_model(trainer)
     if trainer.is_world_process_zero():
+        if isinstance(model, PeftModel):
+            with whole_folder(output / "adapter") as folder:
+                save_adapter(model, folder)
+                processor.save_pretrained(folder)
+            model = model.merge_and_unload()
         results[0] = {
             "validation": evaluate(model, processor, posts["validation"], args.per_device_eval_batch_size),
             "best_step": trainer.state.best_global_step,
             "curve": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
             "gates": gates(model),
+            "parameters": {"trainable": trainable, "total": total},
             "seed": args.seed,
         }
-        save_whole(output / "model", model, processor)
+        with whole_folder(output / "model") as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
         write_whole(output / "results.json", json.dumps(results[0], indent=2) + "\n")
     return broadcast_object_list(results)[0]
 
 
-def whole_model(trainer: LRSATrainer) -> LRSAForMABSA | None:
+def whole_model(trainer: LRSATrainer) -> LRSAForMABSA | PeftModel | None:
     """Returns the trained model; where FSDP has shared it out, put together in the main process alone."""
     if not trainer.is_fsdp_enabled:
         return trainer.model
@@ -170,6 +215,8 @@ def whole_model(trainer: LRSATrainer) -> LRSAForMABSA | None:
     if not trainer.is_world_process_zero():
         return None
     model = LRSAForMABSA(trainer.model.config)
+    if isinstance(trainer.model, PeftModel):
+        model = get_peft_model(model, trainer.model.active_peft_config)
     model.load_state_dict(weights)
     return model.to(trainer.args.device)
 
@@ -202,15 +249,15 @@ def writable_folder(folder: Path) -> None:
         raise PostError(f"{folder}: can't be written to ({error.strerror}); choose another place.") from error
 
 
-def save_whole(folder: Path, *parts) -> None:
-    """Saves parts into a folder that appears whole, in place of a former one.
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives a folder to fill that then appears whole, in place of a former one.
 
     Should the process be killed between the two renames, both lie beside it, under names that begin with a dot.
     """
     fresh, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("new", "former"))
     try:
-        for part in parts:
-            part.save_pretrained(fresh)
+        yield fresh
         if folder.exists():
             folder.rename(former)
         fresh.rename(folder)

@@ -81,7 +81,11 @@ class LRSATester:
 
     def get_config(self) -> LRSAConfig:
         return LRSAConfig(
-            text_config=self.text_config.to_dict(), decoder_layers=2, initializer_range=0.02, **self.image, **self.fields
+            text_config=self.text_config.to_dict(),
+            decoder_layers=2,
+            initializer_range=0.02,
+            **self.image,
+            **self.fields,
         )
 
     def prepare_config_and_inputs_for_common(self):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from hub_scripts.cli import main
 from hub_scripts.commands import TASKS
@@ -175,6 +177,85 @@ def test_an_output_that_cannot_be_written_is_told_first(run_folder, posts_folder
 def test_a_missing_model_is_told_in_one_line(posts_folder, capfd):
     assert main(["evaluate", "/no/such/model", str(posts_folder)]) == 2
     assert capfd.readouterr().err.startswith("lrsa evaluate: /no/such/model: no LRSA model")
+
+
+def flags(text_folder, posts_folder, output):
+    options = {"text_model": text_folder, "data": posts_folder, "output_dir": output, "decoder_layers": 1, "seed": 7}
+    options |= {"num_train_epochs": 2, "num_fusion_layers": 1}
+    return ["train", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+def test_lora_gives_an_adapter_and_the_merged_model(text_folder, posts_folder, tmp_path, capsys):
+    command = flags(text_folder, posts_folder, tmp_path / "out")
+    assert main([*command, "--lora", "true", "--lora_r", "2", "--new_parts_learning_rate", "0.02"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    # Query and value of two layers of width 16; fusion, decoder, pointer head and target embeddings in full.
+    lora = 2 * 2 * (2 * 2 * 16)
+    linear, norm = 16 * 17, 2 * 16
+    fusion = 8 * linear + 2 * norm + 1
+    decoder = 258 * 16 + norm + 8 * linear + 3 * norm + 2 * 16 * 32 + 32 + 16
+    trainable = lora + fusion + decoder + 2 * linear + 5 * 16
+    total = results["parameters"]["total"]
+    assert results["parameters"]["trainable"] == trainable
+    share = f"{100 * trainable / total:.1f}"
+    printed = capsys.readouterr().out
+    assert f"trainable: {trainable:,} of {total:,} parameters ({share} %)" in printed
+    assert f"Adapter: {tmp_path / 'out' / 'adapter'}" in printed
+    sizes = {
+        name: sum(file.stat().st_size for file in (tmp_path / "out" / name).glob("*.safetensors"))
+        for name in ("adapter", "model")
+    }
+    assert sizes["adapter"] < 4 * trainable + 20_000 and sizes["model"] > 4 * (total - lora)
+
+    scores = []
+    for name in ("adapter", "model"):
+        output = tmp_path / f"{name}.json"
+        command = ["evaluate", str(tmp_path / "out" / name), str(posts_folder), "--split", "validation"]
+        assert main([*command, "--output", str(output)]) == 0
+        scores.append(json.loads(output.read_text()))
+    assert scores[0] == scores[1] == results["validation"]
+
+    base = [*flags(text_folder, posts_folder, tmp_path / "next"), "--model", str(tmp_path / "out" / "model")]
+    assert main([*base, "--lora", "true"]) == 0
+    saved = json.loads((tmp_path / "next" / "adapter" / "adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == str(tmp_path / "out" / "model")
+
+
+def test_a_frozen_backbone(text_folder, posts_folder, tmp_path, capsys):
+    command = flags(text_folder, posts_folder, tmp_path / "out")
+    assert main([*command, "--freeze_backbone", "true"]) == 0
+    assert "trainable: 10,369 of " in capsys.readouterr().out
+    assert not (tmp_path / "out" / "adapter").exists()
+    before = load_file(text_folder / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    for name, value in before.items():
+        assert torch.equal(after[f"model.encoder.text_model.{name}"], value), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--freeze_backbone", "true"], "choose one"),
+        (["--freeze_vision", "false"], "drop freeze_vision"),
+        (["--lora_targets", "Wqkv"], "some of: dense, key, query, value"),
+    ],
+)
+def test_contradictions_of_lora_exit_2(options, message, text_folder, posts_folder, tmp_path, capfd):
+    assert main([*flags(text_folder, posts_folder, tmp_path), "--lora", "true", *options]) == 2
+    assert message in capfd.readouterr().err.strip().splitlines()[-1]
+
+
+def test_an_adapter_whose_base_is_gone_is_told_in_one_line(text_folder, posts_folder, tmp_path, capfd):
+    command = flags(text_folder, posts_folder, tmp_path / "out")
+    assert main([*command, "--lora", "true", "--num_train_epochs", "1"]) == 0
+    path = tmp_path / "out" / "adapter" / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["_name_or_path"] = "/no/such/text/model"
+    path.write_text(json.dumps(config))
+    capfd.readouterr()
+    assert main(["evaluate", str(path.parent), str(posts_folder)]) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"lrsa evaluate: {path.parent}: ") and "/no/such/text/model" in error
 
 
 def test_every_command_has_help():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from modeling_lrsa.training import save_whole
+from modeling_lrsa.training import whole_folder
 
 
 class Part:
@@ -21,6 +21,12 @@ class Part:
         if self.error is not None:
             raise self.error
         (folder / self.name).write_text(self.text)
+
+
+def save_whole(folder, *parts):
+    with whole_folder(folder) as fresh:
+        for part in parts:
+            part.save_pretrained(fresh)
 
 
 def save_and_die(folder, before_rename):
