@@ -107,7 +107,6 @@ class LRSAConfig(PreTrainedConfig):
     pad_token_id: int | None = 1
     decoder_start_token_id: int | None = 0
     is_encoder_decoder: bool = True
-    tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
         kwargs.pop("custom_pipelines", None)
@@ -119,9 +118,14 @@ class LRSAConfig(PreTrainedConfig):
             self.pointer_offset = self.num_special_targets + self.num_labels
         if self.decoder_config is None and not self.text_config.is_encoder_decoder:
             self.decoder_config = self._fresh_decoder_config()
-        self._check()
+        self.check()
 
-    def _check(self):
+    def check(self) -> None:
+        """Checks values against each other.
+
+        Raises:
+            ValueError: some do not go together; the message says what to change.
+        """
         if self.pointer_offset < self.num_special_targets + self.num_labels:
             raise ValueError(
                 f"pointer_offset={self.pointer_offset} leaves no room for {self.num_special_targets} special targets "

@@ -22,6 +22,9 @@ from .fusion_lrsa import (
 )
 
 
+OLDEST_TORCH = "2.11"
+
+
 class LRSAPreTrainedModel(PreTrainedModel):
     config: LRSAConfig
     base_model_prefix = "model"
@@ -37,7 +40,7 @@ class LRSAPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     def __init__(self, config: LRSAConfig, *args, **kwargs):
-        require_version("torch>=2.11", "Get a newer one: pip install 'torch>=2.11'.")
+        require_version(f"torch>={OLDEST_TORCH}", f"Get a newer one: pip install 'torch>={OLDEST_TORCH}'.")
         super().__init__(config, *args, **kwargs)
 
     @classmethod
@@ -63,6 +66,7 @@ class LRSAPreTrainedModel(PreTrainedModel):
                 "the report above), as with another label set or `pointer_offset`: leave out `config` and its "
                 "fields, so that the checkpoint's own count. `ignore_mismatched_sizes=True` starts such parts anew."
             ) from error
+        model.config.check()  # fields given beside the checkpoint's come after its own check
         wanted = output_loading_info or kwargs.get("ignore_mismatched_sizes") or pretrained_model_name_or_path is None
         if info["missing_keys"] and not wanted:
             missing = sorted(info["missing_keys"])

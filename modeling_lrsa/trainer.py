@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from processing import IndexFormat, compute_mabsa_metrics
+from processing import IndexFormat, LRSAProcessor, compute_mabsa_metrics
 
 from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import LRSADualCrossAttention

@@ -1,4 +1,4 @@
-"""transformers' own tests, from the source distribution of the installed version, importable as `transformers_suite`."""
+"""transformers' own tests, from the source distribution of the installed version, as package `transformers_suite`."""
 
 import subprocess
 import sys

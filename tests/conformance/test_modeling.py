@@ -3,7 +3,7 @@
 import unittest
 
 import torch
-from testers import HIDDEN, LRSATester, bart_config, bert_config, efficientnet_config, vit_config
+from testers import LRSATester, bart_config, bert_config, efficientnet_config, vit_config
 from transformers_suite import test_modeling_common
 from transformers_suite.generation.test_utils import GenerationTesterMixin
 from transformers_suite.test_configuration_common import ConfigTester
