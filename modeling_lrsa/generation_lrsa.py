@@ -12,7 +12,8 @@ from .grammar_lrsa import LRSAGrammarLogitsProcessor, text_units
 
 DEFAULT_NEW_TOKENS = 61  # twenty triples and EOS
 FILLER_SCORE = -5e8  # below it are the beams that transformers fills up with
-ENCODER_INPUTS = frozenset(inspect.signature(LRSAEncoder.forward).parameters)
+# What the encoder and the grammar read, before the first step.
+READ_BEFORE = {*inspect.signature(LRSAEncoder.forward).parameters, "aspect_spans"}
 
 
 class LRSAGenerationMixin(GenerationMixin):
@@ -42,9 +43,9 @@ class LRSAGenerationMixin(GenerationMixin):
         return settings, model_kwargs
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
-        """Leaves out what the encoder has read, or a compiled step would be compiled for every mixture of inputs."""
+        """Leaves out what no step reads, or a compiled step would be compiled for every mixture of inputs."""
         inputs = super().prepare_inputs_for_generation(*args, **kwargs)
-        return {name: inputs[name] for name in inputs.keys() - ENCODER_INPUTS - {"aspect_spans"}}
+        return {name: value for name, value in inputs.items() if name not in READ_BEFORE}
 
     @staticmethod
     def create_masks_for_generate(config, **kwargs):
