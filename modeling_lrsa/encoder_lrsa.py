@@ -9,6 +9,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 from transformers.utils.versions import require_version
 
 from .configuration_lrsa import LRSAConfig
@@ -206,6 +207,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
                 self.rationale_queries = nn.Embedding(config.num_rationale_queries, hidden_size)
             if config.fusion_position != "after":
                 self._fuse_before_layers()
+            reader = self.rationale_model or self.text_model
+            if reader._can_record_outputs:
+                maybe_install_capturing_hooks(reader)  # not at the first call: a compiled one can't wait for the lock
         self.post_init()
         self.freeze_parts()
         self.train(self.training)

@@ -29,6 +29,16 @@ class Conformance(ModelTesterMixin, GenerationTesterMixin, FSDPTesterMixin):
     def test_config(self):
         self.config_tester.run_common_tests()
 
+    def test_inputs_embeds_matches_input_ids(self):
+        """Targets are columns and polarities, no tokens: there are no `decoder_inputs_embeds` to compare."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        model = LRSAModel(config).eval()
+        input_ids = inputs.pop("input_ids")
+        with torch.no_grad():
+            wanted = model(input_ids=input_ids, **inputs)[0]
+            found = model(inputs_embeds=model.get_input_embeddings()(input_ids), **inputs)[0]
+        torch.testing.assert_close(found, wanted)
+
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
         if return_labels and model_class is LRSAForMABSA:
