@@ -9,7 +9,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
-from transformers.utils.output_capturing import maybe_install_capturing_hooks
 from transformers.utils.versions import require_version
 
 from .configuration_lrsa import LRSAConfig
@@ -20,6 +19,8 @@ from .fusion_lrsa import (
     LRSADualCrossAttention,
     LRSAFusionLayer,
     current_fusion,
+    current_states,
+    keep_input,
 )
 
 
@@ -207,9 +208,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
                 self.rationale_queries = nn.Embedding(config.num_rationale_queries, hidden_size)
             if config.fusion_position != "after":
                 self._fuse_before_layers()
-            reader = self.rationale_model or self.text_model
-            if reader._can_record_outputs:
-                maybe_install_capturing_hooks(reader)  # not at the first call: a compiled one can't wait for the lock
+            if config.fusion_position == "inside":
+                for layer in encoder_layers(self.rationale_model or self.text_model)[-config.num_fusion_layers :]:
+                    layer.register_forward_pre_hook(keep_input)
         self.post_init()
         self.freeze_parts()
         self.train(self.training)
@@ -285,14 +286,15 @@ class LRSAEncoder(LRSAPreTrainedModel):
         frozen = self.rationale_model is not None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             model = self.rationale_model if frozen else self.text_model
-            outputs = model(
-                inputs_embeds=model.get_input_embeddings()(input_ids),
-                attention_mask=mask.long(),
-                output_hidden_states=self.config.fusion_position == "inside",
-            )
+            kept = {"rationale_states": []}
+            token = current_states.set(kept)
+            try:
+                outputs = model(inputs_embeds=model.get_input_embeddings()(input_ids), attention_mask=mask.long())
+            finally:
+                current_states.reset(token)
         if self.config.fusion_position != "inside":
             return outputs.last_hidden_state.unsqueeze(2)
-        return torch.stack(outputs.hidden_states[-self.config.num_fusion_layers - 1 : -1], dim=2)
+        return torch.stack(kept["rationale_states"], dim=2)
 
     def _rationale(self, text_embeds, input_ids, attention_mask, states):
         """Returns the states (batch, tokens, depths, hidden) and mask of one kind of rationale."""

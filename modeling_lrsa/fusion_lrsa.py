@@ -188,8 +188,9 @@ class LRSAFusionLayer(nn.Module):
         return torch.cat([image, text], dim=1)
 
 
-# What the hooks in front of encoder layers read, set for one encoder pass: no text model has to hand it on.
+# What the hooks in front of encoder layers read and fill, set for one encoder pass: no text model has to hand it on.
 current_fusion = CompileableContextVar("lrsa_fusion")
+current_states = CompileableContextVar("lrsa_states")
 
 
 class FuseBefore:
@@ -212,6 +213,13 @@ class FuseBefore:
         for index in self.indices:
             hidden_states = self.layers[index](hidden_states, inputs, index)
         return (hidden_states, *args[1:])
+
+
+def keep_input(module: nn.Module, args: tuple) -> None:
+    """Forward pre-hook of an encoder layer: keeps the layer's input, while a rationale is encoded."""
+    states = current_states.get()
+    if states is not None:
+        states["rationale_states"].append(args[0])
 
 
 FIRST_RATIONALE_UPDATE = 0.1

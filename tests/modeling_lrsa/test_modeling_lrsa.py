@@ -334,7 +334,9 @@ def test_from_parts(tiny, parts, text, vision, measures):
         assert all(torch.equal(own[name], value) for name, value in given.state_dict().items() if "pooler" not in name)
     if text == "bart":
         decoder = model.get_decoder().state_dict()
-        assert all(torch.equal(decoder[name], value) for name, value in text_model.decoder.state_dict().items())
+        given = {name: value for name, value in text_model.decoder.state_dict().items() if "embed_tokens" not in name}
+        assert decoder.keys() == given.keys()
+        assert all(torch.equal(decoder[name], value) for name, value in given.items())
     if vision is not None:
         assert (model.config.num_image_tokens, model.config.image_feature_size) == measures
         own = encoder.vision_model.state_dict()
@@ -419,12 +421,3 @@ def test_parts_that_fsdp_shards(tiny, text, image, names, layers):
     """Those that are there, and none that is called by its inner parts, as a text model's embeddings are."""
     model = tiny.model(text, image, num_fusion_layers=layers)
     assert model._no_split_modules == names | ({"LRSAFusionLayer"} if layers else set())
-
-
-def test_one_table_of_token_embeddings(tiny, tmp_path):
-    model = tiny.model("bart")
-    assert model.get_decoder().embed_tokens is model.get_input_embeddings()
-    model.save_pretrained(tmp_path)
-    loaded = type(model).from_pretrained(tmp_path)
-    assert loaded.get_decoder().embed_tokens is loaded.get_input_embeddings()
-    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)

@@ -365,6 +365,7 @@ def test_fixed_widths(processor):
 
 
 def test_a_length_that_a_tokenizer_was_saved_with_counts_only_with_its_padding(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.init_kwargs["max_length"] = 4
     words = "the pizza in Rotterdam"
     assert LRSAProcessor(None, tokenizer)(text=words)["word_ids"][0][-2] == 3
@@ -375,7 +376,8 @@ def test_a_length_that_a_tokenizer_was_saved_with_counts_only_with_its_padding(t
 def test_rationales_are_cut_as_the_tokenizer_cuts(tokenizer):
     processor = LRSAProcessor(None, tokenizer, max_rationale_length=7)
     rationale = "a pizza in the oven, steaming and fragrant"
-    cut = processor(text="rain", text_rationales=[rationale], return_tensors=None)["text_rationale_input_ids"][0]
+    tokenizer = copy.deepcopy(tokenizer)  # which keeps how it last cut
+    cut = processor(text=["rain"], text_rationales=[rationale])["text_rationale_input_ids"][0]
     assert cut == tokenizer(rationale, truncation=True, max_length=7).input_ids
 
 
