@@ -9,14 +9,13 @@ from torch import nn
 from transformers.utils import find_adapter_config_file
 
 from .configuration_lrsa import LRSAConfig
-from .fusion_lrsa import self_attention_projections
 from .modeling_lrsa import LRSAForMABSA
 from .pretrained_parts import resolve_part
 from .trainer import part_of
 
 
 def lora_config(
-    model: LRSAForMABSA, r: int = 8, alpha: int | None = None, dropout: float = 0.05, targets: list[str] | None = None
+    model: LRSAForMABSA, r: int = 16, alpha: int | None = None, dropout: float = 0.05, targets: list[str] | None = None
 ) -> LoraConfig:
     """Returns the LoRA of a model's pre-trained text layers; all new parts are trained in full and saved with it.
 
@@ -27,34 +26,32 @@ def lora_config(
         r: rank.
         alpha: scale of the adapters times `r`; 2 r by default.
         dropout: on the adapters' inputs.
-        targets: names of linear layers in the text model's layers, such as `["query", "key", "value"]`. Queries and
-            values by default.
+        targets: names of linear layers in the text model's layers, such as `["query", "value"]`. All by default.
 
     Raises:
         ValueError: the text model has no such layers, or the vision model is not frozen.
     """
-    config, text_model = model.config, model.model.encoder.text_model
+    config = model.config
     if config.vision_config is not None and not config.freeze_vision:
         raise ValueError("LoRA leaves the vision model as it is: set freeze_vision=True.")
-    if targets is None:
-        query, _, value, _ = self_attention_projections(text_model) or (None,) * 4
-        targets = [name for name in (query, value) if name]
+    places = r"encoder\.text_model|decoder" if config.text_config.is_encoder_decoder else r"encoder\.text_model"
+    in_a_layer = rf"model\.({places})\.(.+\.)?\d+\.(.+\.)?"  # a pooler is in none, and nothing reads it
     linears = {
         name.rpartition(".")[2]
-        for name, module in text_model.named_modules()
-        if isinstance(module, nn.Linear) and re.search(r"(^|\.)\d+\.", name)  # in a layer: nothing reads a pooler
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and re.match(in_a_layer, name)
     }
+    targets = sorted(linears) if targets is None else targets
     if not targets or not linears.issuperset(targets):
         raise ValueError(
-            f"Which linear layers of {type(text_model).__name__} shall LoRA adapt? Pass targets (--lora_targets), "
-            f"some of: {', '.join(sorted(linears))}."
+            f"LoRA adapts linear layers in the layers of {type(model.model.encoder.text_model).__name__}. "
+            f"Targets (--lora_targets) can be: {', '.join(sorted(linears)) or 'none, as there are none'}."
         )
-    places = r"encoder\.text_model|decoder" if config.text_config.is_encoder_decoder else r"encoder\.text_model"
     return LoraConfig(
         r=r,
         lora_alpha=2 * r if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=rf"model\.({places})\.(.+\.)?\d+\.(.+\.)?({'|'.join(map(re.escape, targets))})",
+        target_modules=rf"{in_a_layer}({'|'.join(map(re.escape, targets))})",
         modules_to_save=new_parts(model),
     )
 

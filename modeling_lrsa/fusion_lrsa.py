@@ -233,8 +233,8 @@ _PROJECTION_NAMES = (
 )
 
 
-def self_attention_projections(layer: nn.Module) -> dict[str, nn.Linear] | None:
-    """Returns the query, key, value and output projections of an encoder layer, in this order, by their own names.
+def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
+    """Returns the query, key, value and output projections of an encoder layer, in this order.
 
     `None` where they are not found. Of several layers in one module, the first one's are returned.
     """
@@ -244,7 +244,7 @@ def self_attention_projections(layer: nn.Module) -> dict[str, nn.Linear] | None:
             linears.setdefault(name.rpartition(".")[2], module)
     for names in _PROJECTION_NAMES:
         if all(name in linears for name in names):
-            return {name: linears[name] for name in names}
+            return [linears[name] for name in names]
     return None
 
 
@@ -261,10 +261,9 @@ def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm
     Returns:
         Whether the layer's projections were found and have the fusion's width.
     """
-    projections = self_attention_projections(layer)
-    if projections is None:
+    source = self_attention_projections(layer)
+    if source is None:
         return False
-    source = list(projections.values())
     streams = [module for module in fusion.modules() if isinstance(module, LRSADualCrossAttention)]
     if any(stream.content_attention.q_proj.weight.shape != source[0].weight.shape for stream in streams):
         return False

@@ -32,7 +32,7 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with learning rates by part, and defaults that select on the validation split."""
 
     learning_rate: float = option(1e-4, "Peak learning rate of pre-trained parts.")
-    lora_learning_rate: float = option(1e-3, "Peak learning rate of LoRA matrices.")
+    lora_learning_rate: float = option(2e-3, "Peak learning rate of LoRA matrices.")
     new_parts_learning_rate: float = option(
         3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head."
     )

@@ -46,9 +46,9 @@ class ModelArguments:
     lora: bool = field(
         default=False, metadata={"help": "Train LoRA adapters in the text model, and the new parts in full."}
     )
-    lora_r: int = field(default=8, metadata={"help": "Rank of the adapters; their scale is twice as much."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapters; their scale is twice as much."})
     lora_targets: list[str] | None = field(
-        default=None, metadata={"help": "Names of the text model's layers to adapt (default: queries and values)."}
+        default=None, metadata={"help": "Names of the text model's layers to adapt (default: all linear ones)."}
     )
     freeze_backbone: bool = field(
         default=False, metadata={"help": "Leave all pre-trained parts as they are, train the new ones."}

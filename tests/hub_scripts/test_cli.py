@@ -189,8 +189,8 @@ def test_lora_gives_an_adapter_and_the_merged_model(text_folder, posts_folder, t
     command = flags(text_folder, posts_folder, tmp_path / "out")
     assert main([*command, "--lora", "true", "--lora_r", "2", "--new_parts_learning_rate", "0.02"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    # Query and value of two layers of width 16; fusion, decoder, pointer head and target embeddings in full.
-    lora = 2 * 2 * (2 * 2 * 16)
+    # Two layers of width 16 and 32 between; fusion, decoder, pointer head and target embeddings in full.
+    lora = 2 * (4 * 2 * (16 + 16) + 2 * 2 * (16 + 32))
     linear, norm = 16 * 17, 2 * 16
     fusion = 8 * linear + 2 * norm + 1
     decoder = 258 * 16 + norm + 8 * linear + 3 * norm + 2 * 16 * 32 + 32 + 16
@@ -237,7 +237,7 @@ def test_a_frozen_backbone(text_folder, posts_folder, tmp_path, capsys):
     [
         (["--freeze_backbone", "true"], "choose one"),
         (["--freeze_vision", "false"], "drop freeze_vision"),
-        (["--lora_targets", "Wqkv"], "some of: dense, key, query, value"),
+        (["--lora_targets", "Wqkv"], "can be: dense, key, query, value"),
     ],
 )
 def test_contradictions_of_lora_exit_2(options, message, text_folder, posts_folder, tmp_path, capfd):

@@ -23,26 +23,31 @@ from processing import DataCollatorForMABSA
 
 KINDS = ("bert", "roberta", "mpnet", "distilbert", "electra", "bart")
 
-# Query and value of each of the two layers of the tiny text models; BART's decoder has three.
+# The linear layers of each of the two layers of the tiny text models; BART's decoder has three.
+SELF = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
+BERT = (*SELF, "attention.output.dense", "intermediate.dense", "output.dense")
+MPNET = (*(f"attention.attn.{name}" for name in "qkvo"), "intermediate.dense", "output.dense")
+DISTILBERT = (*(f"attention.{name}_lin" for name in ("q", "k", "v", "out")), "ffn.lin1", "ffn.lin2")
+BART = (*(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")), "fc1", "fc2")
 TARGETS = {
-    kind: {f"model.encoder.text_model.{place.format(layer)}.{name}" for layer in range(2) for name in names}
+    kind: {f"model.encoder.text_model.{place}.{layer}.{name}" for layer in range(2) for name in names}
     for kind, place, names in (
-        ("bert", "encoder.layer.{}.attention.self", ("query", "value")),
-        ("roberta", "encoder.layer.{}.attention.self", ("query", "value")),
-        ("electra", "encoder.layer.{}.attention.self", ("query", "value")),
-        ("mpnet", "encoder.layer.{}.attention.attn", ("q", "v")),
-        ("distilbert", "transformer.layer.{}.attention", ("q_lin", "v_lin")),
-        ("bart", "layers.{}.self_attn", ("q_proj", "v_proj")),
+        ("bert", "encoder.layer", BERT),
+        ("roberta", "encoder.layer", BERT),
+        ("electra", "encoder.layer", BERT),
+        ("mpnet", "encoder.layer", MPNET),
+        ("distilbert", "transformer.layer", DISTILBERT),
+        ("bart", "layers", BART),
     )
 }
-TARGETS["bart"] |= {
-    f"model.decoder.layers.{layer}.{attention}.{name}"
-    for layer in range(3)
-    for attention in ("self_attn", "encoder_attn")
-    for name in ("q_proj", "v_proj")
-}
+CROSS = tuple(name.replace("self_attn", "encoder_attn") for name in BART[:4])
+TARGETS["bart"] |= {f"model.decoder.layers.{layer}.{name}" for layer in range(3) for name in (*BART, *CROSS)}
 
 LINEAR, NORM, RANK = 32 * 32 + 32, 2 * 32, 4
+# Adapters of a layer: four projections of an attention, and two linear layers of 32 by 40.
+LORA_ATTENTION, LORA_FEED_FORWARD = 4 * RANK * (32 + 32), 2 * RANK * (32 + 40)
+LORA = dict.fromkeys(KINDS, 2 * (LORA_ATTENTION + LORA_FEED_FORWARD))
+LORA["bart"] += 3 * (2 * LORA_ATTENTION + LORA_FEED_FORWARD)
 ATTENTION = 4 * LINEAR
 FUSION_STREAM = 2 * ATTENTION + 2 * NORM + 1
 
@@ -116,9 +121,13 @@ def test_what_is_trained_to_the_number(tiny, kind):
     places = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     assert places == TARGETS[kind]
     new = 2 * FUSION_STREAM + TARGET_EMBEDDINGS + POINTER_HEAD + DECODER[kind]
-    lora = len(places) * 2 * RANK * 32
-    assert count_parameters(peft_model) == (new + lora, size + lora)
+    assert count_parameters(peft_model) == (new + LORA[kind], size + LORA[kind])
     assert peft_model.peft_config["default"].lora_alpha == 2 * RANK
+
+
+def test_defaults(tiny):
+    config = lora_config(tiny.model())
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (16, 32, 0.05)
 
 
 @pytest.mark.parametrize("kind", ["bert", "bart"])
@@ -130,8 +139,7 @@ def test_new_parts(tiny, kind):
     size = numbers(model)
     peft_model = adapted(model)
     new = (24 * 32 + 32) + 3 * 32 + 2 * FUSION_STREAM + TARGET_EMBEDDINGS + POINTER_HEAD + DECODER[kind]
-    lora = len(TARGETS[kind]) * 2 * RANK * 32
-    assert count_parameters(peft_model) == (new + lora, size + lora)
+    assert count_parameters(peft_model) == (new + LORA[kind], size + LORA[kind])
 
 
 def test_a_new_bare_parameter_is_not_left_out_silently(tiny):
@@ -141,17 +149,22 @@ def test_a_new_bare_parameter_is_not_left_out_silently(tiny):
         lora_config(model)
 
 
-def test_unknown_projections_are_to_be_named(tiny):
+def test_a_text_model_with_names_of_its_own(tiny):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
     text = ModernBertConfig(vocab_size=60, max_position_embeddings=40, pad_token_id=0, **sizes)
     model = LRSAForMABSA(type(tiny.config())(text_config=text, num_fusion_layers=0))
-    with pytest.raises(ValueError, match=r"ModernBertModel .* \(--lora_targets\), some of: Wi, Wo, Wqkv\."):
-        lora_config(model)
-    with pytest.raises(ValueError, match="some of: Wi, Wo, Wqkv"):
+    with pytest.raises(ValueError, match=r"of ModernBertModel\. Targets \(--lora_targets\) can be: Wi, Wo, Wqkv\."):
         lora_config(model, targets=["Wqkv", "query"])
-    adapted(model, targets=["Wqkv"])
+    adapted(model)
     places = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    assert places == {f"model.encoder.text_model.layers.{layer}.attn.Wqkv" for layer in range(2)}
+    names = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
+    assert places == {f"model.encoder.text_model.layers.{layer}.{name}" for layer in range(2) for name in names}
+
+
+def test_a_text_model_without_linear_layers_is_refused(tiny):
+    model = tiny.model(text_changes={"num_hidden_layers": 0}, num_fusion_layers=0)
+    with pytest.raises(ValueError, match="of BertModel.* none, as there are none"):
+        lora_config(model)
 
 
 @pytest.mark.parametrize(("kind", "name", "places"), [("bert", "dense", 2 * 3), ("bart", "fc1", 2 + 3)])
@@ -311,8 +324,7 @@ def test_learning_rates_by_part(tiny, tmp_path):
     sizes = {}
     for group in trainer.parameter_groups(peft_model):
         sizes[group["lr"]] = sizes.get(group["lr"], 0) + sum(parameter.numel() for parameter in group["params"])
-    lora = len(TARGETS["bart"]) * 2 * RANK * 32
-    assert sizes == {1e-3: lora, 2e-3: TARGET_EMBEDDINGS + POINTER_HEAD, 3e-3: FUSION_STREAM - 1, 4e-3: 1}
+    assert sizes == {1e-3: LORA["bart"], 2e-3: TARGET_EMBEDDINGS + POINTER_HEAD, 3e-3: FUSION_STREAM - 1, 4e-3: 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
