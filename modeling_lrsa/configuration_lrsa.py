@@ -67,6 +67,27 @@ class LRSAConfig(PreTrainedConfig):
             Target id of text column 0. Defaults to `num_special_targets` plus the number of polarities.
         end_points_to (`str`, *optional*, defaults to `"first"`):
             Whether the end of a span is the `"first"` or the `"last"` sub-token of its last word.
+        target_token_ids (`list[int]`, *optional*):
+            Tokens whose embeddings stand for the targets before the columns, as in BARTABSA, one each. By default
+            targets have embeddings of their own.
+        decoder_input_token_ids (`list[int]`, *optional*):
+            The same for targets as decoder inputs, where released weights were trained with others (AoM's are).
+        decoder_prefix (`list[int]`, *optional*):
+            Target ids that are given in front of the first start. Defaults to BOS.
+        scored_special_targets (`list[int]`, *optional*):
+            Special targets that have a score. Defaults to EOS alone.
+        image_bracket_token_ids (`list[int]`, *optional*):
+            Two tokens whose embeddings stand in front of and behind the slots of the image block.
+        aspect_attention (`bool`, *optional*, defaults to `False`):
+            Whether AoM's aspect-aware attention (A3M) stands behind the encoder. It reads `noun_mask`.
+        pad_nouns_in_softmax (`bool`, *optional*, defaults to `False`):
+            Whether it gives a share to the padding of shorter lists of nouns, as released AoM weights are used to; a
+            post then depends on its batch.
+        num_graph_layers (`int`, *optional*, defaults to 0):
+            Layers of AoM's graph convolution behind that; 2 in AoM. Reads `noun_mask`, `dependency_matrix` and
+            `sentiment_value`.
+        graph_proportion (`float`, *optional*, defaults to 0.5):
+            Share of the graph's states in what the decoder attends to.
         pointer_dropout (`float`, *optional*, defaults to 0.1):
             Dropout on decoder states and on embeddings in the pointer head.
         pointer_mlp_dropout (`float`, *optional*, defaults to 0.3):
@@ -98,6 +119,15 @@ class LRSAConfig(PreTrainedConfig):
     num_special_targets: int = 2
     pointer_offset: int | None = None
     end_points_to: Literal["first", "last"] = "first"
+    target_token_ids: list[int] | None = None
+    decoder_input_token_ids: list[int] | None = None
+    decoder_prefix: list[int] | None = None
+    scored_special_targets: list[int] | None = None
+    image_bracket_token_ids: list[int] | None = None
+    aspect_attention: bool = False
+    pad_nouns_in_softmax: bool = False
+    num_graph_layers: int = 0
+    graph_proportion: float | int = 0.5
     pointer_dropout: float | int = 0.1
     pointer_mlp_dropout: float | int = 0.3
     initializer_range: float = 0.02
@@ -116,6 +146,10 @@ class LRSAConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.pointer_offset is None:
             self.pointer_offset = self.num_special_targets + self.num_labels
+        if self.decoder_prefix is None:
+            self.decoder_prefix = [self.bos_token_id]
+        if self.scored_special_targets is None:
+            self.scored_special_targets = [self.eos_token_id]
         if self.decoder_config is None and not self.text_config.is_encoder_decoder:
             self.decoder_config = self._fresh_decoder_config()
         self.check()
@@ -130,6 +164,20 @@ class LRSAConfig(PreTrainedConfig):
             raise ValueError(
                 f"pointer_offset={self.pointer_offset} leaves no room for {self.num_special_targets} special targets "
                 f"and {self.num_labels} polarities: it must be at least {self.num_special_targets + self.num_labels}."
+            )
+        for name in ("target_token_ids", "decoder_input_token_ids"):
+            ids = getattr(self, name)
+            if ids is not None and len(ids) != self.pointer_offset:
+                raise ValueError(
+                    f"{name} has {len(ids)} ids, one for each of {self.pointer_offset} targets is needed."
+                )
+        if self.decoder_input_token_ids is not None and self.target_token_ids is None:
+            raise ValueError("decoder_input_token_ids goes with target_token_ids: give both or neither.")
+        if self.image_bracket_token_ids is not None and (
+            len(self.image_bracket_token_ids) != 2 or not self.has_images
+        ):
+            raise ValueError(
+                "image_bracket_token_ids are two tokens around an image block: give num_image_tokens too."
             )
         sizes = (self.num_image_tokens, self.image_feature_size)
         if (self.vision_config is not None or any(sizes)) and not all(sizes):
@@ -187,6 +235,11 @@ class LRSAConfig(PreTrainedConfig):
         return bool(self.num_image_tokens)
 
     @property
+    def image_block_size(self) -> int:
+        """Source positions in front of the text."""
+        return (self.num_image_tokens or 0) + (2 if self.image_bracket_token_ids else 0)
+
+    @property
     def num_rationale_depths(self) -> int:
         """At how many depths a rationale's states are read."""
         return self.num_fusion_layers if self.fusion_position == "inside" else min(1, self.num_fusion_layers)
@@ -205,7 +258,7 @@ class LRSAConfig(PreTrainedConfig):
             "data2vec-text",
         ):
             positions -= self.text_config.pad_token_id + 1
-        return positions - (self.num_image_tokens or 0)
+        return positions - self.image_block_size
 
     def _fresh_decoder_config(self) -> BartConfig:
         text = self.text_config

@@ -11,6 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
 from transformers.utils.versions import require_version
 
+from .aspect_graph_lrsa import LRSAAspectAttention, LRSAAspectGraph
 from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import (
     FuseBefore,
@@ -132,6 +133,9 @@ class LRSAEncoderOutput(ModelOutput):
             image ← rationale, then rationale ← text and text ← rationale; each (batch, heads, queries, keys).
         source_mask (`torch.BoolTensor` of shape `(batch, image block + text)`):
             True at source tokens that are there.
+        text_states (`torch.FloatTensor` of shape `(batch, text, hidden)`):
+            States of the text that the pointer head reads; of those that the decoder attends to, the graph's share
+            of AoM is left out.
         text_embeds (`torch.FloatTensor` of shape `(batch, text, hidden)`):
             Token embeddings of the text.
         pointer_mask (`torch.BoolTensor` of shape `(batch, text)`):
@@ -145,6 +149,7 @@ class LRSAEncoderOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
     fusion_attentions: tuple[torch.FloatTensor, ...] | None = None
     source_mask: torch.BoolTensor | None = None
+    text_states: torch.FloatTensor | None = None
     text_embeds: torch.FloatTensor | None = None
     pointer_mask: torch.BoolTensor | None = None
     source_keys: torch.FloatTensor | None = None
@@ -198,6 +203,8 @@ class LRSAEncoder(LRSAPreTrainedModel):
         if config.has_images:
             self.image_projection = nn.Linear(config.image_feature_size, hidden_size)
 
+        self.aspect_attention = LRSAAspectAttention(config) if config.aspect_attention else None
+        self.aspect_graph = LRSAAspectGraph(config) if config.num_graph_layers else None
         self.rationale_model = None
         self.rationale_queries = None
         self.fusion = nn.ModuleList([LRSAFusionLayer(config) for _ in range(config.num_fusion_layers)])
@@ -228,6 +235,8 @@ class LRSAEncoder(LRSAPreTrainedModel):
                     part.requires_grad_(False)
         if self.vision_model is not None and self.config.freeze_vision:
             self.vision_model.requires_grad_(False)
+        if self.aspect_attention is not None:
+            self.aspect_attention.multi_linear.requires_grad_(False)
 
     def _fuse_before_layers(self):
         layers = encoder_layers(self.text_model)
@@ -274,7 +283,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
             (batch, rationale tokens, depths, hidden): with `fusion_position="inside"` the states that enter the last
             layers, one for each fusion layer; otherwise the rationale encoder's output.
         """
-        positions = self.config.max_text_length + (self.config.num_image_tokens or 0)
+        positions = self.config.max_text_length + self.config.image_block_size
         if input_ids.shape[1] > positions:
             raise ValueError(
                 f"A rationale has {input_ids.shape[1]} tokens, its encoder takes {positions}: lower the processor's "
@@ -310,7 +319,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
         return states.to(text_embeds.dtype), attention_mask.bool()
 
     def _image_block(self, text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale):
-        """Returns the image block (batch, N_v, hidden) and its mask (batch, N_v)."""
+        """Returns the image block (batch, block, hidden) and its mask (batch, block)."""
         batch, slots = text_embeds.shape[0], self.config.num_image_tokens
         if image_features is None and pixel_values is not None:
             image_features = self.get_image_features(pixel_values)
@@ -339,6 +348,12 @@ class LRSAEncoder(LRSAPreTrainedModel):
             block = torch.where(stand_in.unsqueeze(-1), queries.to(block.dtype), block)
             is_query = torch.arange(slots, device=block.device) < number
             mask = mask | (stand_in & is_query)
+        if self.config.image_bracket_token_ids:
+            ids = torch.tensor(self.config.image_bracket_token_ids, device=block.device)
+            opening, closing = self.get_input_embeddings()(ids).to(block.dtype).expand(batch, -1, -1).split(1, dim=1)
+            block = torch.cat([opening, block, closing], dim=1)
+            around = mask.any(-1, keepdim=True)
+            mask = torch.cat([around, mask, around], dim=1)
         return block, mask
 
     @can_return_tuple
@@ -356,6 +371,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
         image_rationale_states: torch.FloatTensor | None = None,
         text_rationale_states: torch.FloatTensor | None = None,
         word_ids: torch.LongTensor | None = None,
+        noun_mask: torch.Tensor | None = None,
+        dependency_matrix: torch.FloatTensor | None = None,
+        sentiment_value: torch.FloatTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         output_fusion_attentions: bool | None = None,
         **kwargs,
@@ -414,8 +432,20 @@ class LRSAEncoder(LRSAPreTrainedModel):
             for index, layer in enumerate(self.fusion):
                 hidden_states = layer(hidden_states, fusion, index)
 
+        text_columns = text_embeds.shape[1]
+        text_states = hidden_states[:, -text_columns:]
+        if self.aspect_attention is not None or self.aspect_graph is not None:
+            noun_mask = torch.zeros_like(text_mask) if noun_mask is None else noun_mask.bool() & text_mask
+        if self.aspect_attention is not None:
+            hidden_states = self.aspect_attention(hidden_states, noun_mask)
+            text_states = hidden_states[:, -text_columns:]
+        if self.aspect_graph is not None:
+            hidden_states = self.aspect_graph(
+                hidden_states, source_mask, noun_mask, dependency_matrix, sentiment_value
+            )
         return LRSAEncoderOutput(
             last_hidden_state=hidden_states,
+            text_states=text_states,
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
             fusion_attentions=None if attentions is None else tuple(attentions),
@@ -431,7 +461,7 @@ class LRSAEncoder(LRSAPreTrainedModel):
         return text_mask & nn.functional.pad(text_mask[:, 1:], (0, 1))
 
     def _check_length(self, length: int):
-        positions = self.config.max_text_length + (self.config.num_image_tokens or 0)
+        positions = self.config.max_text_length + self.config.image_block_size
         if length > positions:
             raise ValueError(
                 f"The source has {length} positions (image block and text), the text model has {positions}: "

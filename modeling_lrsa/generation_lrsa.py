@@ -29,7 +29,8 @@ class LRSAGenerationMixin(GenerationMixin):
         """Special ids are target ids: a `Trainer` given the processor would put the tokenizer's in their place."""
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
             setattr(generation_config, name, getattr(self.config, name))
-        generation_config.forced_eos_token_id = None  # BART's is a token, here it would be a polarity
+        if generation_config.forced_eos_token_id != self.config.eos_token_id:
+            generation_config.forced_eos_token_id = None  # BART's is a token, here it would be a polarity
 
     def _prepare_generation_config(self, generation_config, **kwargs):
         settings, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
@@ -41,6 +42,14 @@ class LRSAGenerationMixin(GenerationMixin):
         if (spans := model_kwargs.get("aspect_spans")) is not None:
             settings.max_new_tokens, settings.max_length = 3 * spans.shape[1] + 1, None
         return settings, model_kwargs
+
+    def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
+        if model_kwargs.get("decoder_input_ids") is None:
+            prefix = torch.tensor([self.config.decoder_prefix], device=self.device)
+            model_kwargs["decoder_input_ids"] = prefix.repeat(batch_size, 1)
+        return super()._prepare_decoder_input_ids_for_generation(
+            batch_size, model_input_name, model_kwargs, *args, **kwargs
+        )
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
         """Leaves out what no step reads, or a compiled step would be compiled for every mixture of inputs."""
@@ -71,7 +80,11 @@ class LRSAGenerationMixin(GenerationMixin):
         given = any(isinstance(processor, LRSAGrammarLogitsProcessor) for processor in processors)
         if (getattr(generation_config, "constrained_decoding", True) or spans is not None) and not given:
             units = text_units(model_kwargs["encoder_outputs"].pointer_mask, model_kwargs.get("word_ids"))
-            processors.append(LRSAGrammarLogitsProcessor(self.config, units, 1, generation_config.max_length, spans))
+            processors.append(
+                LRSAGrammarLogitsProcessor(
+                    self.config, units, len(self.config.decoder_prefix), generation_config.max_length, spans
+                )
+            )
         return super()._get_logits_processor(
             generation_config, model_kwargs=model_kwargs, logits_processor=processors, **kwargs
         )

@@ -78,7 +78,9 @@ class LRSAModel(LRSAPreTrainedModel):
         else:
             self.decoder = BartDecoder(config.decoder_config)
         del self.decoder.embed_tokens  # inputs come as embeddings of targets and of the tokens they point at
-        self.target_embeddings = nn.Embedding(config.pointer_offset, config.text_config.hidden_size)
+        self.target_embeddings = None
+        if config.target_token_ids is None:
+            self.target_embeddings = nn.Embedding(config.pointer_offset, config.text_config.hidden_size)
         self.post_init()
 
     def get_encoder(self, modality=None) -> LRSAEncoder:
@@ -93,15 +95,22 @@ class LRSAModel(LRSAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.encoder.set_input_embeddings(value)
 
+    def target_rows(self, as_inputs: bool = False) -> torch.Tensor:
+        """Returns the embeddings (pointer_offset, hidden) of the targets before the columns."""
+        if self.target_embeddings is not None:
+            return self.target_embeddings.weight
+        ids = as_inputs and self.config.decoder_input_token_ids or self.config.target_token_ids
+        return self.get_input_embeddings().weight[ids]
+
     def embed_targets(self, target_ids: torch.LongTensor, encoder_outputs: LRSAEncoderOutput) -> torch.FloatTensor:
         """Embeds target ids (batch, length): a pointer by the column it points at, others by their own embedding."""
         offset = self.config.pointer_offset
         source = encoder_outputs.text_embeds
         if self.config.decoder_pointer_input == "states":
-            source = encoder_outputs.last_hidden_state[:, -source.shape[1] :]
+            source = encoder_outputs.text_states
         columns = (target_ids - offset).clamp(0, source.shape[1] - 1)
         pointed = source.gather(1, columns.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
-        own = self.target_embeddings(target_ids.clamp(max=offset - 1))
+        own = nn.functional.embedding(target_ids.clamp(max=offset - 1), self.target_rows(as_inputs=True))
         return torch.where((target_ids >= offset).unsqueeze(-1), pointed, own)
 
     @can_return_tuple
@@ -119,6 +128,9 @@ class LRSAModel(LRSAPreTrainedModel):
         image_rationale_states: torch.FloatTensor | None = None,
         text_rationale_states: torch.FloatTensor | None = None,
         word_ids: torch.LongTensor | None = None,
+        noun_mask: torch.Tensor | None = None,
+        dependency_matrix: torch.FloatTensor | None = None,
+        sentiment_value: torch.FloatTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: LRSAEncoderOutput | None = None,
@@ -148,17 +160,17 @@ class LRSAModel(LRSAPreTrainedModel):
                 image_rationale_states=image_rationale_states,
                 text_rationale_states=text_rationale_states,
                 word_ids=word_ids,
+                noun_mask=noun_mask,
+                dependency_matrix=dependency_matrix,
+                sentiment_value=sentiment_value,
                 inputs_embeds=inputs_embeds,
                 output_fusion_attentions=output_fusion_attentions,
                 **recorded,
                 **kwargs,
             )
         if decoder_input_ids is None:
-            decoder_input_ids = torch.full(
-                (encoder_outputs.text_embeds.shape[0], 1),
-                self.config.bos_token_id,
-                device=encoder_outputs.text_embeds.device,
-            )
+            prefix = torch.tensor([self.config.decoder_prefix], device=encoder_outputs.text_embeds.device)
+            decoder_input_ids = prefix.repeat(encoder_outputs.text_embeds.shape[0], 1)
         decoder_outputs = self.decoder(
             inputs_embeds=self.embed_targets(decoder_input_ids, encoder_outputs),
             attention_mask=decoder_attention_mask,
@@ -262,6 +274,8 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
 
     def initialize_polarities(self, tokenizer) -> None:
         """Gives each polarity the mean embedding of the tokens of its name."""
+        if self.model.target_embeddings is None:
+            return  # they are tokens' already
         embeddings = self.get_input_embeddings().weight
         with torch.no_grad():
             for index, label in self.config.id2label.items():
@@ -292,8 +306,12 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             self.__class__ = current
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
-        """Returns the decoder inputs for `labels`, both (batch, length): BOS, then `labels` without the last."""
-        inputs = nn.functional.pad(labels[:, :-1], (1, 0), value=self.config.bos_token_id)
+        """Returns the decoder inputs (batch, prefix - 1 + length) for `labels` (batch, length).
+
+        The prefix, then `labels` without the last.
+        """
+        prefix = labels.new_tensor([self.config.decoder_prefix]).expand(labels.shape[0], -1)
+        inputs = torch.cat([prefix, labels[:, :-1]], dim=1)
         return inputs.masked_fill(inputs == -100, self.config.pad_token_id)
 
     @can_return_tuple
@@ -311,6 +329,9 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         image_rationale_states: torch.FloatTensor | None = None,
         text_rationale_states: torch.FloatTensor | None = None,
         word_ids: torch.LongTensor | None = None,
+        noun_mask: torch.Tensor | None = None,
+        dependency_matrix: torch.FloatTensor | None = None,
+        sentiment_value: torch.FloatTensor | None = None,
         aspect_spans: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
@@ -342,6 +363,10 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
                 What `get_rationale_states` gave, in place of the ids.
             word_ids (`(batch, text)`, *optional*):
                 Word of each text column, -1 at special tokens and padding: pointers then keep to words.
+            noun_mask (`(batch, text)`, *optional*), dependency_matrix (`(batch, text, text)`, *optional*),
+            sentiment_value (`(batch, text)`, *optional*):
+                For AoM's modules: columns of nouns, edges between the columns of words of which one heads the other or
+                its head, and the sentiment of words, 0 without.
             aspect_spans (`(batch, spans, 2)`, *optional*):
                 Source columns of gold spans, padded with -1: `generate` then gives their polarities (MASC).
             labels (`(batch, target length)`, *optional*):
@@ -364,6 +389,9 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
                 image_rationale_states=image_rationale_states,
                 text_rationale_states=text_rationale_states,
                 word_ids=word_ids,
+                noun_mask=noun_mask,
+                dependency_matrix=dependency_matrix,
+                sentiment_value=sentiment_value,
                 inputs_embeds=inputs_embeds,
                 output_fusion_attentions=output_fusion_attentions,
                 **recorded,
@@ -382,9 +410,12 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             **recorded,
             **kwargs,
         )
+        states = outputs.last_hidden_state
+        if labels is not None:
+            states = states[:, -labels.shape[1] :]  # nothing is asked of the prefix but its last
         logits = self.pointer_head(
-            outputs.last_hidden_state,
-            self.model.target_embeddings.weight,
+            states,
+            self.model.target_rows(),
             self._source_keys(encoder_outputs),
             encoder_outputs.pointer_mask,
         )
@@ -400,10 +431,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
     def _source_keys(self, encoder_outputs: LRSAEncoderOutput) -> torch.Tensor:
         if encoder_outputs.source_keys is not None:
             return encoder_outputs.source_keys
-        text_embeds = encoder_outputs.text_embeds
-        return self.pointer_head.source_keys(
-            encoder_outputs.last_hidden_state[:, -text_embeds.shape[1] :], text_embeds
-        )
+        return self.pointer_head.source_keys(encoder_outputs.text_states, encoder_outputs.text_embeds)
 
 
 def measure_vision_model(vision_model: PreTrainedModel) -> dict[str, int]:

@@ -57,7 +57,7 @@ class LRSAPointerHead(nn.Module):
         targets = decoder_states @ self.dropout(target_embeddings).T
         lowest = torch.finfo(targets.dtype).min  # of the product: under autocast it is the narrower one
         never = torch.ones(self.config.pointer_offset, dtype=torch.bool, device=targets.device)
-        never[self.config.eos_token_id] = False
+        never[self.config.scored_special_targets] = False
         first = self.config.num_special_targets
         never[first : first + self.config.num_labels] = False
         source = decoder_states @ source_keys.transpose(1, 2)
