@@ -135,7 +135,6 @@ class LRSAConfig(PreTrainedConfig):
     bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
     pad_token_id: int | None = 1
-    decoder_start_token_id: int | None = 0
     is_encoder_decoder: bool = True
 
     def __post_init__(self, **kwargs):
@@ -148,6 +147,7 @@ class LRSAConfig(PreTrainedConfig):
             self.pointer_offset = self.num_special_targets + self.num_labels
         if self.decoder_prefix is None:
             self.decoder_prefix = [self.bos_token_id]
+        self.decoder_start_token_id = self.decoder_prefix[0]
         if self.scored_special_targets is None:
             self.scored_special_targets = [self.eos_token_id]
         if self.decoder_config is None and not self.text_config.is_encoder_decoder:

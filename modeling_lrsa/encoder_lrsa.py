@@ -8,7 +8,7 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 from transformers.utils.versions import require_version
 
 from .aspect_graph_lrsa import LRSAAspectAttention, LRSAAspectGraph
@@ -21,9 +21,12 @@ from .fusion_lrsa import (
     LRSAFusionLayer,
     current_fusion,
     current_states,
+    initialize_fusion_from_layer,
     keep_input,
 )
 
+
+logger = logging.get_logger(__name__)
 
 OLDEST_TORCH = "2.11"
 
@@ -50,6 +53,9 @@ class LRSAPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info=False, **kwargs):
         """As transformers', and stricter: weights that the checkpoint lacks are an error.
 
+        A baseline (`num_fusion_layers=0`) loaded with `num_fusion_layers=k` gets fusion on top: it starts from the
+        text encoder's own attention with gates of zero, so that the model still is the baseline.
+
         Who asks for the report (`output_loading_info=True`) or allows other shapes (`ignore_mismatched_sizes=True`)
         gets them initialised, as in other models.
 
@@ -71,6 +77,11 @@ class LRSAPreTrainedModel(PreTrainedModel):
             ) from error
         model.config.check()  # fields given beside the checkpoint's come after its own check
         wanted = output_loading_info or kwargs.get("ignore_mismatched_sizes") or pretrained_model_name_or_path is None
+        encoder = next(module for module in model.modules() if isinstance(module, LRSAEncoder))
+        fresh = {name for name in info["missing_keys"] if encoder.is_fusion(name)}
+        if fresh and cls.config_class.from_pretrained(pretrained_model_name_or_path).num_fusion_layers == 0:
+            encoder.add_fusion()
+            info["missing_keys"] = set(info["missing_keys"]) - fresh
         if info["missing_keys"] and not wanted:
             missing = sorted(info["missing_keys"])
             raise ValueError(
@@ -222,6 +233,18 @@ class LRSAEncoder(LRSAPreTrainedModel):
         self.freeze_parts()
         self.train(self.training)
 
+    @staticmethod
+    def is_fusion(name: str) -> bool:
+        """Whether a weight is one of fusion, or of what reads rationales for it."""
+        return any(f"{part}." in name for part in ("fusion", "rationale_model", "rationale_queries"))
+
+    def add_fusion(self):
+        """Starts fusion on top of a trained text encoder: with its attention, and a copy of it for the rationales."""
+        if self.rationale_model is not None:
+            self.rationale_model.load_state_dict(self.text_model.state_dict())
+        self.initialize_fusion()
+        logger.warning(f"{len(self.fusion)} fusion layers are new; with their gates at zero they change nothing yet.")
+
     def freeze_parts(self):
         """Leaves frozen parts, and what stands behind the states that are read, without gradients.
 
@@ -257,6 +280,26 @@ class LRSAEncoder(LRSAPreTrainedModel):
         if self.vision_model is not None and self.config.freeze_vision:
             self.vision_model.eval()
         return self
+
+    def initialize_fusion(self) -> None:
+        """Gives the fusion layers the self-attention weights of the encoder layers that they stand at, or next to."""
+        fusion = self.fusion
+        if not len(fusion):
+            return
+        text_model = self.text_model
+        layers = encoder_layers(text_model)
+        last = len(layers) - 1
+        depths = {"before": [0] * len(fusion), "after": [last] * len(fusion)}
+        depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
+        done = [
+            initialize_fusion_from_layer(block, layers[depth], norm_in_front_of(text_model, layers, depth))
+            for block, depth in zip(fusion, depths)
+        ]
+        if not all(done):
+            name = type(text_model).__name__
+            logger.warning(
+                f"The self-attention of {name} is not one that fusion can start from: fusion starts at random."
+            )
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()

@@ -10,23 +10,17 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.bart.modeling_bart import BartDecoder
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import can_return_tuple
 
 from .configuration_lrsa import LRSAConfig
 from .encoder_lrsa import (
     LRSAEncoder,
     LRSAEncoderOutput,
     LRSAPreTrainedModel,
-    encoder_layers,
-    norm_in_front_of,
     text_encoder_of,
 )
-from .fusion_lrsa import initialize_fusion_from_layer
 from .generation_lrsa import LRSAGenerationMixin
 from .pointer_lrsa import LRSAPointerHead
-
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -249,28 +243,8 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         if lrsa_config.num_fusion_layers and lrsa_config.rationale_encoder == "frozen":
             rationale_model = copy.deepcopy(text_encoder_of(text_model))
         model = cls(lrsa_config, text_model, vision_model, rationale_model)
-        model.initialize_fusion()
+        model.model.encoder.initialize_fusion()
         return model.to(dtype).eval()
-
-    def initialize_fusion(self) -> None:
-        """Gives the fusion layers the self-attention weights of the encoder layers that they stand at, or next to."""
-        fusion = self.model.encoder.fusion
-        if not len(fusion):
-            return
-        text_model = self.model.encoder.text_model
-        layers = encoder_layers(text_model)
-        last = len(layers) - 1
-        depths = {"before": [0] * len(fusion), "after": [last] * len(fusion)}
-        depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
-        done = [
-            initialize_fusion_from_layer(block, layers[depth], norm_in_front_of(text_model, layers, depth))
-            for block, depth in zip(fusion, depths)
-        ]
-        if not all(done):
-            name = type(text_model).__name__
-            logger.warning(
-                f"The self-attention of {name} is not one that fusion can start from: fusion starts at random."
-            )
 
     def initialize_polarities(self, tokenizer) -> None:
         """Gives each polarity the mean embedding of the tokens of its name."""

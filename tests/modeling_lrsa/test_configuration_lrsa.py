@@ -61,6 +61,9 @@ def test_tokenizer_ids_stay_in_the_text_config(tiny):
         ({"num_fusion_layers": -1}, "between 0 and the 2 encoder layers"),
         ({"num_fusion_layers": 1, "image_rationale_reader": "queries"}, "image_rationale_reader='text'"),
         ({"decoder_config": BartConfig(d_model=16)}, "d_model to 32"),
+        ({"target_token_ids": [2, 3, 4]}, "3 ids, one for each of 5 targets"),
+        ({"decoder_input_token_ids": [2, 3, 4, 5, 6]}, "give both or neither"),
+        ({"image_bracket_token_ids": [2, 3]}, "num_image_tokens too"),
         ({"vision_config": ViTConfig(hidden_size=24), "num_image_tokens": 5, "image_feature_size": 10}, "of width 24"),
         ({"vision_config": BertConfig(), "num_image_tokens": 5, "image_feature_size": 10}, "sees no pictures"),
         ({"vision_config": {"model_type": "vitt"}, "num_image_tokens": 5, "image_feature_size": 10}, "type.*vitt"),
@@ -302,9 +305,80 @@ def pad_fills_labels(tiny, name):
     assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[1, -100, -100]])).tolist() == [[0, 1, 3]]
 
 
-def decoder_start_starts_generation(tiny, name):
-    model = tiny.model(num_special_targets=4, decoder_start_token_id=3)
-    assert model.generate(**tiny.batch([tiny.post(model, 0)]), max_new_tokens=1).tolist() == [[3, 1]]
+def prefix_is_given(tiny, name):
+    model = tiny.model(num_special_targets=4, decoder_prefix=[0, 3, 2])
+    inputs = tiny.batch([tiny.post(model, 0)])
+    assert model.generate(**inputs, max_new_tokens=1).tolist() == [[0, 3, 2, 1]]
+    labels = torch.tensor([[9, 9, 4, 1]])
+    assert model.prepare_decoder_input_ids_from_labels(labels).tolist() == [[0, 3, 2, 9, 9, 4]]
+    assert model(**inputs, labels=labels).logits.shape[1] == 4
+    sequence = model.generate(**inputs, max_new_tokens=10)
+    first = model.generate(**inputs, max_new_tokens=10, decoder_input_ids=sequence[:, :4])
+    assert torch.equal(first, sequence)
+
+
+def target_tokens_are_embedded(tiny, name):
+    own, tied = models(tiny, name, None, [2, 3, 10, 11, 12])
+    assert own.model.target_embeddings is not None and tied.model.target_embeddings is None
+    rows = tied.get_input_embeddings().weight[[2, 3, 10, 11, 12]]
+    assert torch.equal(tied.model.target_rows(), rows)
+    inputs = tiny.batch([tiny.post(tied, 0)], labels=True)
+    tied(**inputs).loss.backward()
+    assert tied.get_input_embeddings().weight.grad[10:13].abs().sum(-1).min() > 0
+
+
+def tokens_of_decoder_inputs_differ(tiny, name):
+    tokens = [2, 3, 10, 11, 12]
+    same, other = models(tiny, name, None, [2, 3, 11, 12, 10], target_token_ids=tokens)
+    other.load_state_dict(same.state_dict())
+    inputs = tiny.batch([tiny.post(same, 0)])
+    for sequence, differs in (([0, 7], False), ([0, 7, 7, 3], True)):
+        with torch.no_grad():
+            last = [m(**inputs, decoder_input_ids=torch.tensor([sequence])).logits[0, -1] for m in (same, other)]
+        assert torch.allclose(*last) is not differs
+
+
+def special_targets_are_scored(tiny, name):
+    for model, scored in zip(models(tiny, name, [1], [1, 2], num_special_targets=3), ([1], [1, 2])):
+        row = logits(tiny, model)[0, 0, :3]
+        assert (row > torch.finfo(row.dtype).min).nonzero().flatten().tolist() == scored
+
+
+def brackets_stand_around_pictures(tiny, name):
+    plain, bracketed = models(tiny, name, None, [20, 21], image="regions")
+    assert (plain.config.image_block_size, bracketed.config.image_block_size) == (4, 6)
+    assert bracketed.config.max_text_length == plain.config.max_text_length - 2
+    inputs = tiny.batch([tiny.post(bracketed, 0, picture=True), tiny.post(bracketed, 1)])
+    with torch.no_grad():
+        outputs = bracketed.get_encoder()(**inputs)
+        assert outputs.source_mask[:, :6].tolist() == [[True] * 6, [False] * 6]
+        before = bracketed(**inputs).logits
+        bracketed.get_input_embeddings().weight[20:22] += torch.randn(2, tiny.HIDDEN) * 3
+        after = bracketed(**inputs).logits
+    assert not torch.allclose(before[0], after[0], atol=1e-3)
+    torch.testing.assert_close(before[1], after[1])
+
+
+def aom_inputs(tiny, model):
+    inputs = random_batch(tiny, model)
+    generator = torch.Generator().manual_seed(0)
+    shape = inputs["input_ids"].shape
+    nouns = torch.rand(shape, generator=generator) < 0.4
+    nouns[0] = False
+    edges = torch.rand(*shape, shape[1], generator=generator) < 0.2
+    words = {"noun_mask": nouns, "sentiment_value": torch.randn(shape, generator=generator)}
+    return inputs | words | {"dependency_matrix": (edges | edges.transpose(1, 2)).float()}
+
+
+def aom_form_changes_logits(first, second, **fields):
+    def check(tiny, name):
+        one, two = models(tiny, name, first, second, image="regions", **fields)
+        two.load_state_dict(one.state_dict(), strict=False)
+        inputs = aom_inputs(tiny, one)
+        with torch.no_grad():
+            assert not torch.allclose(one(**inputs).logits, two(**inputs).logits, atol=1e-3)
+
+    return check
 
 
 def encoder_decoder_generates_from_a_prefix(tiny, name):
@@ -345,7 +419,15 @@ OPTIONS = {
     "bos_token_id": bos_starts_training,
     "eos_token_id": eos_ends_sequences,
     "pad_token_id": pad_fills_labels,
-    "decoder_start_token_id": decoder_start_starts_generation,
+    "decoder_prefix": prefix_is_given,
+    "target_token_ids": target_tokens_are_embedded,
+    "decoder_input_token_ids": tokens_of_decoder_inputs_differ,
+    "scored_special_targets": special_targets_are_scored,
+    "image_bracket_token_ids": brackets_stand_around_pictures,
+    "aspect_attention": aom_form_changes_logits(False, True),
+    "pad_nouns_in_softmax": aom_form_changes_logits(False, True, aspect_attention=True),
+    "num_graph_layers": aom_form_changes_logits(0, 2),
+    "graph_proportion": aom_form_changes_logits(0.5, 2.0, num_graph_layers=2),
     "is_encoder_decoder": encoder_decoder_generates_from_a_prefix,
 }
 
