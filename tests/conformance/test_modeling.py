@@ -67,3 +67,19 @@ class TextOnlyTest(Conformance, unittest.TestCase):
 class BartRegionsTest(Conformance, unittest.TestCase):
     def tester(self):
         return LRSATester(self, bart_config(), {"num_image_tokens": 4, "image_feature_size": 10}, (4, 10))
+
+
+class AoMTest(Conformance, unittest.TestCase):
+    def tester(self):
+        form = {
+            "decoder_pointer_input": "embeddings",
+            "num_special_targets": 3,
+            "target_token_ids": [0, 2, 5, 6, 7, 8],
+            "decoder_prefix": [0, 2, 2],
+            "image_bracket_token_ids": [9, 10],
+            "aspect_attention": True,
+            "num_graph_layers": 2,
+        }
+        return LRSATester(
+            self, bart_config(), {"num_image_tokens": 4, "image_feature_size": 10}, (4, 10), brackets=2, **form
+        )

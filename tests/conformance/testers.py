@@ -58,7 +58,10 @@ class LRSATester:
     """
     Args:
         parent: the test case.
-        image: fields of `LRSAConfig` for the image side, with the shape of one post's picture or regions.
+        image: fields of `LRSAConfig` for the image side.
+        image_shape: of one post's picture or regions.
+        brackets: positions around them.
+        fields: other fields of `LRSAConfig`.
     """
 
     batch_size = 3
@@ -70,13 +73,13 @@ class LRSATester:
     decoder_seq_length = 4
     is_training = True
 
-    def __init__(self, parent, text_config, image=None, image_shape=None, **fields):
+    def __init__(self, parent, text_config, image=None, image_shape=None, brackets=0, **fields):
         self.parent = parent
         self.text_config = text_config
         self.image = image or {}
         self.image_shape = image_shape
         self.fields = fields
-        self.encoder_seq_length = self.seq_length + self.image.get("num_image_tokens", 0)
+        self.encoder_seq_length = self.seq_length + self.image.get("num_image_tokens", 0) + brackets
         self.key_length = self.encoder_seq_length
 
     def get_config(self) -> LRSAConfig:
