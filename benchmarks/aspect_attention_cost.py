@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=2 python benchmarks/aspect_attention_cost.py
 
 Both forms have the size of BART-base, random weights and the same batch: 16 posts, 36 image slots and their brackets,
-40 text columns. A step is forward and backward with dropout, in float32; an optimizer, which costs both the same, would
-only bring them nearer. The forms take turns, and their ratio is taken pair by pair. Processor time counts, which depends
-less than wall-clock time on what else the machine does; take many pairs where it does much.
+40 text columns. A step is forward and backward with dropout, in float32; an optimizer, which costs both the same,
+would only bring them nearer. The forms take turns, and their ratio is taken pair by pair. Processor time counts, which
+depends less than wall-clock time on what else the machine does; take many pairs where it does much.
 """
 
 import argparse
