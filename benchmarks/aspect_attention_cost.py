@@ -5,7 +5,8 @@
 Both forms have the size of BART-base, random weights and the same batch: 16 posts, 36 image slots and their brackets,
 40 text columns. A step is forward and backward with dropout, in float32; an optimizer, which costs both the same,
 would only bring them nearer. The forms take turns, and their ratio is taken pair by pair. Processor time counts, which
-depends less than wall-clock time on what else the machine does; take many pairs where it does much.
+depends less than wall-clock time on what else the machine does; take many pairs where it does much. Operations, those
+of matrix products, are the same on every machine.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import BartConfig
 
 from modeling_lrsa import LRSAConfig, LRSAForMABSA
@@ -88,13 +90,18 @@ def main() -> None:
     shared, aom = make_batch()
     inputs = {"VLP-MABSA": shared, "AoM": shared | aom}
     models = {name: build(**form) for name, form in FORMS.items()}
+    operations = {}
     for name, model in models.items():
-        step(model, inputs[name])
+        with FlopCounterMode(display=False) as counter:
+            step(model, inputs[name])
+        operations[name] = counter.get_total_flops()
     seconds = {name: [] for name in FORMS}
     for pair in range(args.pairs):
         for name in sorted(FORMS, reverse=bool(pair % 2)):
             seconds[name].append(step(models[name], inputs[name]))
     result = {"threads": torch.get_num_threads(), "torch": torch.__version__, "pairs": args.pairs}
+    result["operations"] = {f"{name} billions": round(number / 1e9, 1) for name, number in operations.items()}
+    result["operations"]["ratio"] = round(operations["AoM"] / operations["VLP-MABSA"], 3)
     for index, clock in enumerate(("processor", "wall")):
         taken = {name: [times[index] for times in values] for name, values in seconds.items()}
         ratios = [b / a for a, b in zip(taken["VLP-MABSA"], taken["AoM"])]

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_lrsa.aspect_graph_lrsa import LRSAAspectAttention, LRSAAspectGraph
 
@@ -135,6 +136,17 @@ def test_a_post_depends_on_its_batch_only_where_padding_takes_a_share(tiny, padd
     change = (module(states, nouns) - alone).abs().amax((1, 2))
     assert change[~shorter].max() < 1e-9
     assert change[shorter].min() > 1e-3 if padded else change[shorter].max() < 1e-9
+
+
+@torch.no_grad()
+def test_nouns_are_scored_once_a_post(tiny):
+    module = attention(tiny)
+    batch, slots, columns, hidden = 4, 20, 10, tiny.HIDDEN
+    states, _, nouns, *_ = random_inputs(tiny, 0, batch, slots, columns)
+    with FlopCounterMode(display=False) as counter:
+        module(states, nouns)
+    rows = columns + (slots + columns) + 1  # scores of columns; gates of positions; the gate's part of the aspect
+    assert counter.get_total_flops() == 2 * batch * (rows * (hidden * hidden + hidden) + columns * hidden)
 
 
 # --- graph
