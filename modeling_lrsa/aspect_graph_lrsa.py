@@ -49,7 +49,9 @@ class LRSAAspectAttention(nn.Module):
             # AoM pads every post's nouns with zero vectors up to the batch's longest list, and they take their share.
             missing = noun_mask.sum(-1)
             missing = (missing.max() - missing).unsqueeze(-1)
-            padding = self._score(states.new_zeros(1, 1, states.shape[-1])) + missing.clamp(min=1).log()
+            padding = (
+                self._score(states.new_zeros(1, 1, states.shape[-1])) + missing.clamp(min=1).to(scores.dtype).log()
+            )
             scores = torch.cat([scores, padding.masked_fill(missing == 0, lowest).to(scores.dtype)], dim=-1)
         weights = scores.softmax(-1)[:, : noun_mask.shape[1]] * noun_mask  # a post without nouns: H = 0
         aspect = weights.unsqueeze(1) @ text

@@ -42,6 +42,9 @@ class ModelArguments:
     rationale_encoder: str | None = field(default=None, metadata={"help": "frozen or shared."})
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
+    decoder_pointer_input: str | None = field(default=None, metadata={"help": "states or embeddings."})
+    aspect_attention: bool | None = field(default=None, metadata={"help": "AoM's aspect-aware attention."})
+    num_graph_layers: int | None = field(default=None, metadata={"help": "Layers of AoM's graph convolution."})
     max_rationale_length: int = field(default=128, metadata={"help": "Tokens kept of a rationale."})
     lora: bool = field(
         default=False, metadata={"help": "Train LoRA adapters in the text model, and the new parts in full."}
@@ -56,7 +59,8 @@ class ModelArguments:
 
     def config_fields(self) -> dict:
         names = ("freeze_vision", "num_fusion_layers", "fusion_position", "rationale_encoder")
-        names += ("image_rationale_reader", "decoder_layers")
+        names += ("image_rationale_reader", "decoder_layers", "decoder_pointer_input")
+        names += ("aspect_attention", "num_graph_layers")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -193,7 +197,13 @@ def train(
                 processor.save_pretrained(folder)
             model = model.merge_and_unload()
         results[0] = {
-            "validation": evaluate(model, processor, posts["validation"], args.per_device_eval_batch_size),
+            "validation": evaluate(
+                model,
+                processor,
+                posts["validation"],
+                args.per_device_eval_batch_size,
+                args.generation_num_beams or 1,
+            ),
             "best_step": trainer.state.best_global_step,
             "curve": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
             "gates": gates(model),
