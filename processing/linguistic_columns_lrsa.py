@@ -52,6 +52,8 @@ def check_linguistics(linguistics: Sequence[dict | None], numbers: Sequence[int]
             continue
         for name in ("nouns", "heads", "sentiment"):
             if name not in row or len(row[name]) != number:
-                raise ValueError(f"`linguistics` of post {index} needs {name!r} with one entry for each of its {number} words.")
+                raise ValueError(
+                    f"`linguistics` of post {index} needs {name!r} with one entry for each of its {number} words."
+                )
         if any(not 0 <= head < number for head in row["heads"]):
             raise ValueError(f"`linguistics` of post {index}: heads are words, 0 to {number - 1}.")

@@ -76,22 +76,29 @@ class Annotator:
                 yield doc, [(token.idx, token.idx + len(token)) for token in doc]
 
         for doc, offsets in self.nlp.pipe(documents(), as_tuples=True):
-            words = [doc.text[start:end] for start, end in offsets]
-            tokens, heads = align(doc, offsets)
-            yield {
-                "nouns": [
-                    doc[token].tag_ in NOUN_TAGS and any(map(str.isalnum, word)) for word, token in zip(words, tokens)
-                ],
-                "heads": heads,
-                "sentiment": [self.lexicon.get(word, self.lexicon.get(word.lower(), 0.0)) for word in words],
-            }
+            yield self._annotate(doc, offsets)
+
+    def _annotate(self, doc, offsets: list[tuple[int, int]]) -> dict[str, list]:
+        token_of, word_of = align(doc, offsets)
+        ends = {token.idx + len(token) for token in doc}
+        row: dict[str, list] = {"nouns": [], "heads": [], "sentiment": []}
+        for word, (start, end) in enumerate(offsets):
+            text, token = doc.text[start:end], doc[token_of[word]]
+            whole = word_of[token.i] == word
+            # "@" of "@name" is no noun and depends on "name".
+            row["nouns"].append(token.tag_ in NOUN_TAGS and (whole or any(map(str.isalnum, text))))
+            # White space is a token, too, and no word's.
+            row["heads"].append(word_of.get(token.head.i, word) if whole else word_of[token.i])
+            # "won" of "won't" has not the sentiment of "won".
+            value = self.lexicon.get(text, self.lexicon.get(text.lower(), 0.0)) if end in ends else 0.0
+            row["sentiment"].append(value)
+        return row
 
 
-def align(doc, offsets: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Returns the token and the head, a word, of each word of a parsed `spacy.tokens.Doc`.
+def align(doc, offsets: list[tuple[int, int]]) -> tuple[dict[int, int], dict[int, int]]:
+    """Returns the token of each word and the word of each token of a `spacy.tokens.Doc`, white space left out.
 
-    A word's token, and a token's word, is the one with which it shares most characters, the first of several. A word
-    that is not its token's depends on the one that is: "@" of "@name" on "name".
+    That is the one with which it shares most characters, the first of several.
     """
     token_at = [token.i for token in doc for _ in token.text_with_ws]
     shared = Counter((word, token_at[at]) for word, span in enumerate(offsets) for at in range(*span))
@@ -100,13 +107,7 @@ def align(doc, offsets: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
     for (word, token), _ in shared.most_common():
         token_of.setdefault(word, token)
         word_of.setdefault(token, word)
-    tokens = [token_of[word] for word in range(len(offsets))]
-    heads = []
-    for word, token in enumerate(tokens):
-        of_token = word_of[token]
-        # White space is a token, too, and no word's.
-        heads.append(word_of.get(doc[token].head.i, word) if of_token == word else of_token)
-    return tokens, heads
+    return token_of, word_of
 
 
 def read_lexicon(path: str | Path) -> dict[str, float]:
@@ -150,8 +151,11 @@ def load_annotator(lexicon: str | None = None) -> Annotator:
     return Annotator(lexicon)
 
 
-def annotate_posts(posts: Dataset, annotator: Annotator) -> Dataset:
-    """Returns the column `linguistics` of posts (from `load_posts`), computed once and kept in an Arrow file."""
+def add_linguistics(prepared: Dataset, posts: Dataset, annotator: Annotator) -> Dataset:
+    """Adds the column `linguistics` to what `prepare_posts` made of posts.
+
+    Computed at the first call and read from disk after that; the file's name follows from posts and annotator.
+    """
 
     def annotate(batch: dict) -> dict:
         given = (text if words is None else words for text, words in zip(batch["text"], batch["words"]))
@@ -168,5 +172,7 @@ def annotate_posts(posts: Dataset, annotator: Annotator) -> Dataset:
         new_fingerprint=Path(path).stem,
         desc="Parsing",
     )
-    annotated._fingerprint = Path(path).stem
-    return annotated
+    column = annotated.data.column("linguistics")
+    together = prepared.add_column("linguistics", column, feature=FEATURES["linguistics"])
+    together._fingerprint = Path(cache_file(prepared._fingerprint, annotator.key)).stem
+    return together

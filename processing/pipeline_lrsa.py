@@ -10,8 +10,8 @@ class MABSAPipeline(Pipeline):
     """Finds the aspects of posts and the polarity towards each: `pipeline("mabsa", model=…)`.
 
     A post is a string, or a dictionary with `text` (or `words`) and any of `image`, `image_rationale`,
-    `text_rationale`, `linguistics`; for `task="masc"` with `aspects`. Takes one, a list, a generator or a data set of them;
-    `batch_size` posts go together.
+    `text_rationale`, `linguistics`; for `task="masc"` with `aspects`. Takes one, a list, a generator or a data set of
+    them; `batch_size` posts go together.
 
     Call arguments: `task` (`"mabsa"`, `"mate"`, `"masc"`), `threshold` (predictions with a lower score are left out),
     and any argument of `generate`, such as `num_beams`.

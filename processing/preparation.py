@@ -4,15 +4,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datasets import Dataset, Features, List, Value, config
 
 from .processing_lrsa import LRSAProcessor
-
-
-if TYPE_CHECKING:
-    from .linguistics import Annotator
 
 
 # Declared, since a file is written a thousand rows at a time, and the first thousand may hold empty lists alone.
