@@ -155,9 +155,7 @@ def test_edges_are_the_references_but_for_its_shift(reference):
     """It gives all but the last piece of a word the edges of the word before; else they are the same, off the diagonal."""
     rows, word_ids, wanted = reference
     theirs = wanted["dependency_matrix"] * (1 - np.eye(wanted["dependency_matrix"].shape[-1]))
-    shifted = [
-        [word - (word >= 0 and ids[column + 1] == word) for column, word in enumerate(ids)] for ids in word_ids
-    ]
+    shifted = [[word - (word >= 0 and ids[column + 1] == word) for column, word in enumerate(ids)] for ids in word_ids]
     assert (np.stack(linguistic_columns(rows, shifted)["dependency_matrix"]) == theirs).all()
     ours = linguistic_columns(rows, word_ids)["dependency_matrix"]
     for edges, shifted_edges, ids in zip(ours, theirs, word_ids):
