@@ -1,10 +1,12 @@
 """`lrsa` with a model that has AoM's modules: posts are annotated on the way."""
 
 import json
+import shutil
 import sys
 from importlib.abc import MetaPathFinder
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hub_scripts.cli import main
 from processing.linguistics import load_annotator
@@ -41,9 +43,14 @@ def test_train_evaluate_predict(aom_run, posts_folder, tmp_path):
 
     lexicon, posts = tmp_path / "lexicon.txt", posts_folder / "test.jsonl"
     lexicon.write_text("hall\t-0.9\nrail\t0.9\n")
-    by_vader = scores(aom_run / "model", posts, tmp_path / "out")
-    by_lexicon = scores(aom_run / "model", posts, tmp_path / "out", "--lexicon", str(lexicon))
-    assert len(by_vader) == 5 and all(abs(a - b) > 1e-6 for a, b in zip(by_vader, by_lexicon, strict=True))
+    # The graph's share is small at the start of training, so it is made larger.
+    louder = shutil.copytree(aom_run / "model", tmp_path / "louder")
+    weights = load_file(louder / "model.safetensors")
+    weights = {name: 10 * value if ".aspect_graph." in name else value for name, value in weights.items()}
+    save_file(weights, louder / "model.safetensors", {"format": "pt"})
+    by_vader = scores(louder, posts, tmp_path / "out")
+    by_lexicon = scores(louder, posts, tmp_path / "out", "--lexicon", str(lexicon))
+    assert len(by_vader) == 5 and all(abs(a - b) > 1e-5 for a, b in zip(by_vader, by_lexicon, strict=True))
 
 
 class NotInstalled(MetaPathFinder):
