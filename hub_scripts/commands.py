@@ -65,7 +65,7 @@ def evaluate(argv: list[str]) -> None:
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)
     progress = show_progress()
     model, processor = load_model(args.model)
-    scores = score(model, processor, posts, args.batch_size, args.num_beams, progress)
+    scores = score(model, processor, posts, args.batch_size, args.num_beams, progress, args.lexicon)
     print_scores(scores)
     if args.output:
         write_whole(Path(args.output), json.dumps(scores, indent=2) + "\n")
@@ -104,7 +104,9 @@ def predict(argv: list[str]) -> None:
         found = load_onnx_model(args.model).predict(posts, args.task, args.batch_size, progress)
     else:
         model, processor = load_model(args.model)
-        found = predict_posts(model, processor, posts, args.task, args.batch_size, args.num_beams, progress)
+        found = predict_posts(
+            model, processor, posts, args.task, args.batch_size, args.num_beams, progress, args.lexicon
+        )
     lines = dump_lines({"id": name, "aspects": aspects} for name, aspects in zip(posts["id"], found))
     if args.output:
         write_whole(Path(args.output), lines)
@@ -150,4 +152,5 @@ def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = 
         help="a picture that can't be read (default: error)",
     )
     parser.add_argument("--batch-size", type=positive, default=32, help="posts at a time (default: %(default)s)")
+    parser.add_argument("--lexicon", help="sentiment of words for a model with AoM's modules (default: VADER's)")
     parser.add_argument("--num-beams", type=positive, default=1, help="beams of the search (default: %(default)s)")

@@ -240,6 +240,11 @@ class LRSAConfig(PreTrainedConfig):
         return (self.num_image_tokens or 0) + (2 if self.image_bracket_token_ids else 0)
 
     @property
+    def reads_linguistics(self) -> bool:
+        """Whether the model has modules of AoM, which read nouns, dependencies and the sentiment of words."""
+        return self.aspect_attention or self.num_graph_layers > 0
+
+    @property
     def num_rationale_depths(self) -> int:
         """At how many depths a rationale's states are read."""
         return self.num_fusion_layers if self.fusion_position == "inside" else min(1, self.num_fusion_layers)

@@ -5,11 +5,31 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from processing import LRSAProcessor
+from processing import LRSAProcessor, PostError
+from processing.linguistics import add_linguistics, load_annotator
 from processing.preparation import prepare_posts
 
 from .frozen_states import add_frozen_states, collator_for
 from .modeling_lrsa import LRSAForMABSA
+
+
+def prepare_for_model(
+    model: LRSAForMABSA, processor: LRSAProcessor, posts: Dataset, task: str = "mabsa", lexicon: str | None = None
+) -> Dataset:
+    """Prepares posts (from `load_posts`) with all that the model reads, for the collator of `collator_for`.
+
+    Args:
+        lexicon: file of the sentiment of words, for a model with AoM's modules; VADER's by default.
+
+    Raises:
+        PostError: what such a model needs is not installed, or another one is given a lexicon.
+    """
+    prepared = prepare_posts(posts, processor, task, rationales=model.config.num_fusion_layers > 0)
+    if model.config.reads_linguistics:
+        prepared = add_linguistics(prepared, posts, load_annotator(lexicon))
+    elif lexicon is not None:
+        raise PostError(f"lexicon: {lexicon}: a model without aspect_attention and num_graph_layers reads none.")
+    return add_frozen_states(prepared, model, processor)
 
 
 def predict_posts(
@@ -20,15 +40,16 @@ def predict_posts(
     batch_size: int = 32,
     num_beams: int = 1,
     progress: bool = False,
+    lexicon: str | None = None,
 ) -> list[list[dict]]:
     """Returns what `post_process_mabsa` gives for each post (from `load_posts`), in their order.
 
     Args:
         task: `"mabsa"`, `"mate"`, or `"masc"`, which asks the polarity of the gold spans.
+        lexicon: as in `prepare_for_model`; the one that the model was trained with.
     """
     model = model.eval()
-    prepared = prepare_posts(posts, processor, task, rationales=model.config.num_fusion_layers > 0)
-    prepared = add_frozen_states(prepared, model, processor)
+    prepared = prepare_for_model(model, processor, posts, task, lexicon)
     # Posts of like length share a batch, so that little is padded.
     order = sorted(range(len(prepared)), key=lambda index: len(prepared[index]["input_ids"]), reverse=True)
     loader = DataLoader(prepared.select(order), batch_size, collate_fn=collator_for(model, processor))

@@ -15,12 +15,11 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
-from processing.preparation import prepare_posts
 
 from .adapters import count_parameters, freeze_backbone, load_merged, lora_config, save_adapter
-from .frozen_states import add_frozen_states, collator_for
+from .frozen_states import collator_for
 from .modeling_lrsa import LRSAForMABSA
-from .predictor import gold_aspects, predict_posts
+from .predictor import gold_aspects, predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
 
@@ -71,6 +70,9 @@ class DataArguments:
     data: str = field(default="examples/posts", metadata={"help": "Folder with train.jsonl and validation.jsonl."})
     images: str | None = field(default=None, metadata={"help": "Folder of the pictures; default: images/ in data."})
     on_bad_image: str = field(default="error", metadata={"help": "error, or skip: a warning and no picture."})
+    lexicon: str | None = field(
+        default=None, metadata={"help": "Sentiment of words for AoM's modules: a word and a value a line; VADER's."}
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better one."}
     )
@@ -165,8 +167,7 @@ def train(
         model, processor = build_model(model_arguments)
         data = {}
         for split in ("train", "validation"):
-            prepared = prepare_posts(posts[split], processor, rationales=model.config.num_fusion_layers > 0)
-            data[split] = add_frozen_states(prepared, model, processor)
+            data[split] = prepare_for_model(model, processor, posts[split], lexicon=data_arguments.lexicon)
     trained = choose_trained(model, model_arguments)
     trainable, total = count_parameters(trained)
 
@@ -203,6 +204,7 @@ def train(
                 posts["validation"],
                 args.per_device_eval_batch_size,
                 args.generation_num_beams or 1,
+                lexicon=data_arguments.lexicon,
             ),
             "best_step": trainer.state.best_global_step,
             "curve": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
@@ -238,15 +240,16 @@ def evaluate(
     batch_size: int = 32,
     num_beams: int = 1,
     progress: bool = False,
+    lexicon: str | None = None,
 ) -> dict[str, float]:
     """Scores JMASA and MATE of free decoding, and MASC of the gold spans' polarities, all in percent.
 
     See `compute_mabsa_metrics` for the names.
     """
     gold = gold_aspects(posts)
-    joint = predict_posts(model, processor, posts, "mabsa", batch_size, num_beams, progress)
+    joint = predict_posts(model, processor, posts, "mabsa", batch_size, num_beams, progress, lexicon)
     metrics = compute_mabsa_metrics(joint, gold)
-    classified = predict_posts(model, processor, posts, "masc", batch_size, num_beams, progress)
+    classified = predict_posts(model, processor, posts, "masc", batch_size, num_beams, progress, lexicon)
     masc = compute_mabsa_metrics(classified, gold)
     return metrics | {name: value for name, value in masc.items() if name.startswith("masc_")}
 

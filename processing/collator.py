@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .linguistic_columns_lrsa import linguistic_columns
 from .processing_lrsa import EncodedPost, LRSAProcessor, MABSABatch
 
 
@@ -48,6 +49,8 @@ class DataCollatorForMABSA:
         for kind in ("image", "text"):
             data.update(self._states(kind, rows))
         data.update(self._pictures(rows))
+        if "linguistics" in rows[0]:
+            data.update(linguistic_columns([row["linguistics"] for row in rows], data["word_ids"]))
         posts = [EncodedPost(r["text"], [tuple(o) for o in r["offsets"]], r["word_ids"], r["is_words"]) for r in rows]
         return MABSABatch(data, tensor_type="pt", posts=posts)
 
@@ -59,6 +62,7 @@ class DataCollatorForMABSA:
             image_rationales=[post.get("image_rationale") for post in posts],
             text_rationales=[post.get("text_rationale") for post in posts],
             aspects=None if any(row is None for row in aspects) else aspects,
+            linguistics=[post.get("linguistics") for post in posts],
             return_tensors="pt",
         )
 

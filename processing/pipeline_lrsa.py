@@ -10,8 +10,8 @@ class MABSAPipeline(Pipeline):
     """Finds the aspects of posts and the polarity towards each: `pipeline("mabsa", model=…)`.
 
     A post is a string, or a dictionary with `text` (or `words`) and any of `image`, `image_rationale`,
-    `text_rationale`; for `task="masc"` with `aspects`. Takes one, a list, a generator or a data set of them;
-    `batch_size` posts go together.
+    `text_rationale`, `linguistics`; for `task="masc"` with `aspects`. Takes one, a list, a generator or a data set of
+    them; `batch_size` posts go together.
 
     Call arguments: `task` (`"mabsa"`, `"mate"`, `"masc"`), `threshold` (predictions with a lower score are left out),
     and any argument of `generate`, such as `num_beams`.
@@ -55,6 +55,7 @@ class MABSAPipeline(Pipeline):
             image_rationales=[post.get("image_rationale") for post in posts],
             text_rationales=[post.get("text_rationale") for post in posts],
             aspects=[post.get("aspects") or [] for post in posts] if task == "masc" else None,
+            linguistics=[post.get("linguistics") for post in posts],
             task=task,
             return_tensors="pt",
         ).to(self.device)

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from .images_lrsa import one_image, open_image
 from .indexing_lrsa import IndexFormat, default_id2label
+from .linguistic_columns_lrsa import check_linguistics, linguistic_columns
 from .words_lrsa import split_words
 
 
@@ -176,6 +177,7 @@ class LRSAProcessor(ProcessorMixin):
         image_rationales: str | None | Sequence[str | None] = None,
         text_rationales: str | None | Sequence[str | None] = None,
         aspects: Sequence | None = None,
+        linguistics: dict | None | Sequence[dict | None] = None,
         **kwargs: Unpack[LRSAProcessorKwargs],
     ) -> MABSABatch:
         """
@@ -187,6 +189,8 @@ class LRSAProcessor(ProcessorMixin):
             image_rationales, text_rationales: for each post a string or `None`.
             aspects: for each post a list of `{"start", "end", "polarity"}`, in the units of `text`: characters, end
                 exclusive, for a string, and words for words. With polarities in all of them the result holds `labels`.
+            linguistics: for each post `{"nouns", "heads", "sentiment"}` with one entry a word, or `None`, for models
+                with AoM's modules; what `Annotator` of `processing.linguistics` gives.
             kwargs: those of [`LRSATextKwargs`], and what other processors take. `padding="max_length"` gives texts
                 `max_length` columns and rationales `max_rationale_length`.
 
@@ -210,11 +214,12 @@ class LRSAProcessor(ProcessorMixin):
         single = isinstance(text, str) or bool(is_split_into_words and text and isinstance(text[0], str))
         if single:
             text, images, aspects = [text], [images], None if aspects is None else [aspects]
-            image_rationales, text_rationales = [image_rationales], [text_rationales]
+            image_rationales, text_rationales, linguistics = [image_rationales], [text_rationales], [linguistics]
         if text is None or not len(text):
             raise ValueError("LRSAProcessor needs `text`, a post or more; pictures alone have no aspects to point at.")
         number = len(text)
         columns = {"images": images, "image_rationales": image_rationales, "text_rationales": text_rationales}
+        columns["linguistics"] = linguistics
         columns = {name: [None] * number if value is None else value for name, value in columns.items()}
         for name, value in {**columns, **({} if aspects is None else {"aspects": aspects})}.items():
             if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != number:
@@ -236,7 +241,10 @@ class LRSAProcessor(ProcessorMixin):
         return_tensors, padding = text_kwargs.get("return_tensors"), text_kwargs.get("padding")
         if padding or return_tensors is not None:
             data = self.pad(data, max_length if padding == "max_length" else None)
-        elif single:
+        if any(row is not None for row in columns["linguistics"]):
+            check_linguistics(columns["linguistics"], [len(post.offsets) for post in posts])
+            data.update(linguistic_columns(columns["linguistics"], data["word_ids"]))
+        if single and not padding and return_tensors is None:
             data = {name: value[0] for name, value in data.items()}
         return MABSABatch(data, tensor_type=return_tensors, posts=posts)
 
