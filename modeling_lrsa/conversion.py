@@ -42,6 +42,8 @@ ADDED_TOKENS = {
 TAGS = ("<<AESC>>", "<<POS>>", "<<NEU>>", "<<NEG>>")
 BRACKETS = ("<<img>>", "<</img>>")
 SPARE_ROWS = 5  # rows of the embedding behind the added tokens that no token has: both projects count `<s>` … twice
+# What torch says of a pickle that wants to import: GLOBAL, or the opening of a protocol in which it can't read it.
+ASKS_FOR_CODE = re.compile(r"GLOBAL|Unsupported operand (147|149)\b")
 # What a state dict's names begin with where a wrapper of the model was saved.
 WRAPPERS = re.compile(r"(?:module\.|seq2seq_model\.)+")
 
@@ -73,7 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{path}: truncated, damaged or no safetensors file ({error}).") from error
     except Exception as error:  # torch raises what it comes across: pickle, zip, runtime, end-of-file errors
-        if "GLOBAL" in str(error):  # the pickle's word for what it wants to import
+        if ASKS_FOR_CODE.search(str(error)):
             raise CheckpointError(
                 f"{path}: holds Python objects besides tensors, as a module saved whole does, and would run code when "
                 "loaded. In the environment that it was trained in, save its weights alone: "
