@@ -124,7 +124,7 @@ def first_added_id(state: dict[str, torch.Tensor], source: str) -> int:
     fits = first > 2 and mapping[-1] < len(state["encoder.embed_tokens.weight"])
     if not fits or mapping != [0, 2, *(first + place for place in places)]:
         raise CheckpointError(
-            f"its target tokens (decoder.mapping) are {mapping}, not those of the joint task: begin, end, "
+            f"its target tokens (decoder.mapping) are {mapping}, not what {source} has for the joint task: begin, end, "
             f"{', '.join(tokens[place] for place in places)}."
         )
     return first

@@ -53,6 +53,11 @@ def convert_to_folder(
     Raises:
         CheckpointError: the checkpoint, the tokenizer or `out` is not what it should be; nothing is written.
     """
+    if source not in (*ADDED_TOKENS, *CONFIG_MAPPING):
+        raise CheckpointError(
+            f"--from {source}: is none of {', '.join(ADDED_TOKENS)} and no kind of text model that transformers knows, "
+            "such as bart or bert."
+        )
     folder = Path(out).resolve()
     check_free(folder)
     set_seed(0)  # fresh parts, if any, are the same each time
@@ -199,11 +204,6 @@ def with_vision(model: LRSAForMABSA, vision: str) -> tuple[LRSAForMABSA, list[st
 
 
 def _from_text_model(kind: str, text_model: str, vision: str | None) -> tuple[LRSAForMABSA, LRSAProcessor, list[str]]:
-    if kind not in CONFIG_MAPPING:
-        raise CheckpointError(
-            f"--from {kind}: is none of {', '.join(ADDED_TOKENS)} and no kind of text model that transformers knows, "
-            "such as bart or bert."
-        )
     found = _loaded(AutoConfig.from_pretrained, text_model).model_type
     if found != kind:
         raise CheckpointError(f"{text_model}: is a {found}, no {kind}.")

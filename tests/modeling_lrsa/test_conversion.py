@@ -235,10 +235,13 @@ WRONG = {
     "embedding of one dimension": ({"encoder__embed_tokens__weight": X[0]}, "a matrix is expected"),
     "two tables": ({"decoder__decoder__embed_tokens__weight": X}, "share a table"),
     "few positions": ({"encoder__embed_positions__weight": X}, "has 1 positions"),
-    "pre-trained": ({"decoder__mapping": torch.tensor([0, 2, 51, 52])}, r"\[0, 2, 51, 52\], not those of the joint"),
-    "extraction alone": ({"decoder__mapping": torch.tensor([0, 2, 52, 53, 54, 57])}, "not those of the joint task"),
-    "tags beyond the table": ({"decoder__mapping": torch.tensor([0, 2, 90, 91, 92, 93])}, "not those of the joint"),
-    "mapping of no list": ({"decoder__mapping": torch.tensor(3)}, "not those of the joint task"),
+    "pre-trained": ({"decoder__mapping": torch.tensor([0, 2, 51, 52])}, r"\[0, 2, 51, 52\], not what vlp-mabsa has"),
+    "extraction alone": (
+        {"decoder__mapping": torch.tensor([0, 2, 52, 53, 54, 57])},
+        "not what vlp-mabsa has for the joint task",
+    ),
+    "tags beyond the table": ({"decoder__mapping": torch.tensor([0, 2, 90, 91, 92, 93])}, "not what vlp-mabsa has"),
+    "mapping of no list": ({"decoder__mapping": torch.tensor(3)}, "not what vlp-mabsa has for the joint task"),
 }
 
 
