@@ -124,8 +124,8 @@ def first_added_id(state: dict[str, torch.Tensor], source: str) -> int:
     fits = first > 2 and mapping[-1] < len(state["encoder.embed_tokens.weight"])
     if not fits or mapping != [0, 2, *(first + place for place in places)]:
         raise CheckpointError(
-            f"its target tokens (decoder.mapping) are {mapping}, not what {source} has for the joint task: begin, end, "
-            f"{', '.join(tokens[place] for place in places)}."
+            f"its target tokens (decoder.mapping) are {mapping}, not what {source} has for the joint task: begin, "
+            f"end, {', '.join(tokens[place] for place in places)}."
         )
     return first
 

@@ -55,8 +55,8 @@ def convert_to_folder(
     """
     if source not in (*ADDED_TOKENS, *CONFIG_MAPPING):
         raise CheckpointError(
-            f"--from {source}: is none of {', '.join(ADDED_TOKENS)} and no kind of text model that transformers knows, "
-            "such as bart or bert."
+            f"--from {source}: is none of {', '.join(ADDED_TOKENS)} and no kind of text model that transformers "
+            "knows, such as bart or bert."
         )
     folder = Path(out).resolve()
     check_free(folder)
