@@ -1,4 +1,4 @@
-"""The command line: `lrsa train | evaluate | predict`."""
+"""The command line: `lrsa train | evaluate | predict | convert`."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a model from a recipe and/or flags",
     "evaluate": "score a model on labelled posts",
     "predict": "find aspects and polarities in posts",
+    "convert": "make a model of a VLP-MABSA or AoM checkpoint, or of a plain text model",
 }
 
 

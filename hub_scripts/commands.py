@@ -5,14 +5,17 @@ import json
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
+from modeling_lrsa.converted_folder import DEFAULT_TOKENIZER, convert_to_folder
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.pretrained_parts import PartError
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, load_model, writable_folder, write_whole
+from modeling_lrsa.training import DataArguments, ModelArguments, load_model
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
+from modeling_lrsa.writing import writable_folder, write_whole
 from processing import LRSAOnnxPredictor, PostError, load_posts
 from processing.posts import check_post, one_post
 
@@ -113,6 +116,52 @@ def predict(argv: list[str]) -> None:
         print(f"{sum(map(len, found))} aspects in {len(posts)} posts: {args.output}")
     else:
         print(lines, end="")
+
+
+def convert(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="lrsa convert",
+        description="Makes a model folder, with its processor, of a fine-tuned VLP-MABSA or AoM checkpoint, "
+        "or of a plain text model.",
+        epilog="Nothing in a checkpoint is run: a module saved whole is refused, with a word on how to save its "
+        "weights. docs/conversion.md tells more.",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="KIND",
+        help="vlp-mabsa, aom, or the kind of a text model that transformers knows: bart, bert, roberta ...",
+    )
+    parser.add_argument(
+        "checkpoint",
+        help="state dict (.bin, .pt or .safetensors) or a folder that holds model.safetensors or pytorch_model.bin; "
+        "of a text model, its folder or id",
+    )
+    parser.add_argument("out", help="new folder; an LRSA model that lies there is replaced")
+    parser.add_argument(
+        "--num-heads",
+        type=positive,
+        help="attention heads of vlp-mabsa or aom (default: what config.json beside the checkpoint says, else one for "
+        "each 64 of its width)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        help="folder or id of the tokenizer that vlp-mabsa or aom was trained with, without the tokens that it added "
+        f"(default: {DEFAULT_TOKENIZER}; where that is out of reach no processor is saved)",
+    )
+    parser.add_argument(
+        "--vision",
+        help="folder or id of a vision model for pictures (default: vlp-mabsa and aom take image_features, a text "
+        "model sees no pictures)",
+    )
+    args = parser.parse_args(argv)
+    show_progress()
+    try:
+        said = convert_to_folder(args.source, args.checkpoint, args.out, args.num_heads, args.tokenizer, args.vision)
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
+        raise PostError(" ".join(str(error).split())) from error
+    print("\n".join(said))
 
 
 def is_onnx_folder(name: str) -> bool:

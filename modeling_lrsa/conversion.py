@@ -2,10 +2,10 @@
 
 import json
 import re
-import zipfile
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import BartConfig
@@ -33,8 +33,19 @@ UNUSED = re.compile(
     r"|decoder\.senti_value_linear)\."
 )
 IMAGE_TOKENS = {"vlp-mabsa": 36, "aom": 49}
-# Places of <<img>> and <</img>> among the added tokens; those of the first tag are told by `decoder.mapping`.
-BRACKETS, FIRST_TAG = (6, 7), 11
+# What the two projects add to BART's vocabulary, in the order of the ids. Older releases lack some at the end.
+_SHARED = "<<cls>> <<mlm>> <<mrm>> <<text>> <</text>> <<img_feat>> <<img>> <</img>> <<senti>> <<ANP>> <<AOG>>".split()
+ADDED_TOKENS = {
+    "vlp-mabsa": [*_SHARED, *"<<AESC>> <<POS>> <<NEU>> <<NEG>> <<AOE>> <<SEP>> <<AE>> <<SC>>".split()],
+    "aom": [*_SHARED, *"<<POS>> <<NEU>> <<NEG>> <<AOE>> <<SEP>> <<AESC>> <<SC>>".split()],
+}
+TAGS = ("<<AESC>>", "<<POS>>", "<<NEU>>", "<<NEG>>")
+BRACKETS = ("<<img>>", "<</img>>")
+SPARE_ROWS = 5  # rows of the embedding behind the added tokens that no token has: both projects count `<s>` … twice
+# What torch says of a pickle that wants to import: GLOBAL, or the opening of a protocol in which it can't read it.
+ASKS_FOR_CODE = re.compile(r"GLOBAL|Unsupported operand (147|149)\b")
+# What a state dict's names begin with where a wrapper of the model was saved.
+WRAPPERS = re.compile(r"(?:module\.|seq2seq_model\.)+")
 
 
 class CheckpointError(ValueError):
@@ -56,22 +67,85 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: no such file.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror}).") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file ({error}).") from error
+        raise CheckpointError(f"{path}: truncated, damaged or no safetensors file ({error}).") from error
     except Exception as error:  # torch raises what it comes across: pickle, zip, runtime, end-of-file errors
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+        if ASKS_FOR_CODE.search(str(error)):
             raise CheckpointError(
                 f"{path}: holds Python objects besides tensors, as a module saved whole does, and would run code when "
                 "loaded. In the environment that it was trained in, save its weights alone: "
                 "torch.save(torch.load(path).state_dict(), 'weights.pt')."
             ) from error
-        kind = "truncated or damaged" if zipfile.is_zipfile(path) or path.stat().st_size else "empty"
-        raise CheckpointError(f"{path}: {kind} ({str(error).splitlines()[0][:200]}).") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        said = " ".join(str(error).split())[:100]
+        raise CheckpointError(
+            f"{path}: truncated, damaged or no file of torch.save ({type(error).__name__}: {said})."
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"{path}: no state dict, a dictionary of names and tensors, is in this file.")
+    if all(WRAPPERS.match(name) for name in state):
+        state = {WRAPPERS.sub("", name, count=1): value for name, value in state.items()}
     return state
+
+
+def read_settings(path: Path) -> dict:
+    """Reads the `config.json` beside a checkpoint, if there is one.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+    """
+    beside = (path if path.is_dir() else path.parent) / "config.json"
+    if not beside.exists():
+        return {}
+    try:
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{beside}: can't be read as JSON ({error}); mend it or take it away.") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{beside}: a JSON object of settings is expected; mend it or take it away.")
+    return settings
+
+
+def first_added_id(state: dict[str, torch.Tensor], source: str) -> int:
+    """Returns the id of the first token that a checkpoint adds to BART's vocabulary.
+
+    Raises:
+        CheckpointError: its tags are not those of the joint task (aspects with polarities).
+    """
+    tokens, mapping = ADDED_TOKENS[source], state["decoder.mapping"].tolist()
+    places = sorted(map(tokens.index, TAGS))
+    first = mapping[2] - places[0] if isinstance(mapping, list) and len(mapping) == 6 else 0
+    fits = first > 2 and mapping[-1] < len(state["encoder.embed_tokens.weight"])
+    if not fits or mapping != [0, 2, *(first + place for place in places)]:
+        raise CheckpointError(
+            f"its target tokens (decoder.mapping) are {mapping}, not what {source} has for the joint task: begin, "
+            f"end, {', '.join(tokens[place] for place in places)}."
+        )
+    return first
+
+
+def added_tokens(config: LRSAConfig, source: str) -> tuple[int, list[str]]:
+    """Returns, for a converted configuration, the id of the first token that was added to BART's, and all of them."""
+    tokens = ADDED_TOKENS[source]
+    first = config.image_bracket_token_ids[0] - tokens.index(BRACKETS[0])
+    needed = max(map(tokens.index, TAGS)) + 1
+    return first, tokens[: max(needed, config.text_config.vocab_size - SPARE_ROWS - first)]
+
+
+def own_name(name: str) -> str | None:
+    """Returns the name in `LRSAForMABSA` of a weight of theirs; `None` where it has no place."""
+    if match := GRAPH_LAYER.match(name):
+        return f"model.encoder.aspect_graph.layers.{int(match[1]) - 1}.linear.{match[2]}"
+    for pattern, replacement in RENAMED.items():
+        if re.match(pattern, name):
+            return re.sub(f"^{pattern}", replacement, name)
+    return None
 
 
 def convert_state_dict(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -80,17 +154,12 @@ def convert_state_dict(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.
     for name, value in state.items():
         if name in DERIVED:
             continue
-        if match := GRAPH_LAYER.match(name):
-            layer, kind = int(match[1]) - 1, match[2]
-            value = value.T.contiguous() if kind == "weight" else value
-            converted[f"model.encoder.aspect_graph.layers.{layer}.linear.{kind}"] = value
-            continue
-        for pattern, replacement in RENAMED.items():
-            if re.match(pattern, name):
-                converted[re.sub(f"^{pattern}", replacement, name)] = value
-                break
-        else:
+        own = own_name(name)
+        if own is None:
             unused.append(name)
+        else:
+            turned = GRAPH_LAYER.match(name) and value.dim() == 2  # stored (in, out)
+            converted[own] = value.T.contiguous() if turned else value
     return converted, unused
 
 
@@ -101,35 +170,49 @@ def convert_config(
 
     Args:
         source: `"vlp-mabsa"` or `"aom"`.
-        num_heads: attention heads, where `settings` say nothing; by default one for each 64 of the width.
+        num_heads: attention heads of encoder and decoder. By default what `settings` say, else one for each 64 of the
+            width, as in BART.
+
+    Raises:
+        CheckpointError: sizes that make no model; the message says which.
+        KeyError: a tensor that tells a size is not there.
     """
     settings = settings or {}
-    embeddings = state["encoder.embed_tokens.weight"]
-    width = embeddings.shape[1]
-    heads = num_heads or max(1, width // 64)
+    rows, width = _matrix(state, "encoder.embed_tokens.weight")
     sizes: dict[str, int] = {}
     for side, prefix in (("encoder", "encoder."), ("decoder", "decoder.decoder.")):
         layers = {int(m[1]) for name in state if (m := re.match(re.escape(prefix) + r"layers\.(\d+)\.", name))}
+        heads = num_heads or settings.get(f"{side}_attention_heads")
+        if heads is None and width % 64 == 0:
+            heads = width // 64
+        if heads is None:
+            raise CheckpointError(
+                f"weights don't tell the number of attention heads, and the width {width} is no multiple of BART's 64 "
+                "a head: give it (--num-heads), or put the checkpoint's config.json beside it."
+            )
+        if not isinstance(heads, int) or heads < 1 or width % heads:
+            raise CheckpointError(f"a width of {width} can't be divided into {heads} attention heads.")
         sizes[f"{side}_layers"] = len(layers)
-        sizes[f"{side}_ffn_dim"] = state[f"{prefix}layers.0.fc1.weight"].shape[0]
-        sizes[f"{side}_attention_heads"] = settings.get(f"{side}_attention_heads") or heads
+        sizes[f"{side}_ffn_dim"] = _matrix(state, f"{prefix}layers.0.fc1.weight")[0]
+        sizes[f"{side}_attention_heads"] = heads
     kept = ("activation_function", "dropout", "attention_dropout", "activation_dropout", "scale_embedding")
+    bart_base = {"dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1}
     text_config = BartConfig(
-        vocab_size=embeddings.shape[0],
+        vocab_size=rows,
         d_model=width,
-        max_position_embeddings=state["encoder.embed_positions.weight"].shape[0] - 2,
+        max_position_embeddings=_matrix(state, "encoder.embed_positions.weight")[0] - 2,
         **sizes,
-        **{name: settings[name] for name in kept if name in settings},
+        **bart_base | {name: settings[name] for name in kept if name in settings},
     )
+    first, tokens = first_added_id(state, source), ADDED_TOKENS[source]
     mapping = state["decoder.mapping"].tolist()
-    first_added = min(mapping[2:]) - FIRST_TAG
     aom = source == "aom"
     targets = [*mapping[:2], mapping[5], *mapping[2:5]] if aom else mapping
-    return LRSAConfig(
+    config = LRSAConfig(
         text_config=text_config,
         num_image_tokens=settings.get("num_image_tokens") or IMAGE_TOKENS[source],
-        image_feature_size=state["encoder.embed_images.linear.weight"].shape[1],
-        image_bracket_token_ids=[first_added + place for place in BRACKETS],
+        image_feature_size=_matrix(state, "encoder.embed_images.linear.weight")[1],
+        image_bracket_token_ids=[first + tokens.index(token) for token in BRACKETS],
         num_fusion_layers=0,
         decoder_pointer_input="embeddings",
         num_special_targets=3,
@@ -141,36 +224,73 @@ def convert_config(
         pad_nouns_in_softmax=aom,
         num_graph_layers=len({m[1] for name in state if (m := GRAPH_LAYER.match(name))}),
     )
+    check_positions(config)
+    return config
+
+
+def check_positions(config: LRSAConfig) -> None:
+    """Checks that beside the image block there is room for a text of one token.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if config.max_text_length < 3:
+        raise CheckpointError(
+            f"its encoder has {config.max_text_length + config.image_block_size} positions, too few for "
+            f"{config.num_image_tokens} image tokens and a text."
+        )
+
+
+def _matrix(state: dict[str, torch.Tensor], name: str) -> tuple[int, int]:
+    if state[name].dim() != 2:
+        raise CheckpointError(f"{name} is {tuple(state[name].shape)}, a matrix is expected.")
+    return tuple(state[name].shape)
 
 
 def convert(path: Path, source: str, num_heads: int | None = None) -> tuple[LRSAForMABSA, list[str]]:
     """Reads a checkpoint of VLP-MABSA or AoM. Returns the model and the names of weights that it has no place for.
 
+    Args:
+        path: `.bin`, `.pt` or `.safetensors`, or a folder with one; a `config.json` beside it is read too.
+        source, num_heads: see `convert_config`.
+
     Raises:
         CheckpointError: the file is none, is damaged, or its weights are not those of `source`.
     """
     state = read_checkpoint(path)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    settings = json.loads(beside.read_text()) if beside.exists() else {}
+    settings = read_settings(path)
     try:
-        config = convert_config(state, source, num_heads, settings)
-    except KeyError as error:
-        raise CheckpointError(f"{path}: no {source} checkpoint: {error.args[0]} is not in it.") from error
-    weights, unused = convert_state_dict(state)
-    strange = [name for name in unused if not (source == "aom" and UNUSED.match(name))]
-    if strange:
-        raise CheckpointError(
-            f"{path}: no {source} checkpoint: it has {len(strange)} weights more, such as {strange[0]}."
-        )
+        try:
+            config = convert_config(state, source, num_heads, settings)
+        except KeyError as error:
+            raise CheckpointError(f"{error.args[0]} is not in it.") from error
+        return _convert(state, source, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: no {source} checkpoint that can be converted: {error}") from error
+    except (StrictDataclassError, KeyError, TypeError, ValueError) as error:  # values of config.json
+        raise CheckpointError(f"{path}: its config.json makes no model: {' '.join(str(error).split())}") from error
+
+
+def _convert(state: dict[str, torch.Tensor], source: str, config: LRSAConfig) -> tuple[LRSAForMABSA, list[str]]:
     model = LRSAForMABSA(config)
     own = model.state_dict()
-    if missing := sorted(own.keys() - weights.keys()):
-        raise CheckpointError(
-            f"{path}: no {source} checkpoint: it lacks {len(missing)} weights, such as {missing[0]}."
-        )
+    weights, unused = convert_state_dict(state)
+    theirs = {own_name(name): name for name in state}
+    extra = [name for name in unused if not (source == "aom" and UNUSED.match(name))]
+    if extra := extra + [theirs[name] for name in weights if name not in own]:
+        raise CheckpointError(f"it has {len(extra)} weights more: {_some(extra)}.")
+    if missing := [name for name in own if name not in weights]:
+        raise CheckpointError(f"it lacks {len(missing)} weights: what becomes {_some(missing)}.")
     for name, value in weights.items():
-        if name not in own or own[name].shape != value.shape:
-            wanted = tuple(own[name].shape) if name in own else "no such weight"
-            raise CheckpointError(f"{path}: {name} is {tuple(value.shape)}, {wanted} is expected.")
+        if own[name].shape != value.shape:
+            wanted = tuple(own[name].shape)
+            raise CheckpointError(f"{theirs[name]} is {tuple(value.shape)}, what becomes {name} has to be {wanted}.")
+    tied = state.get(DERIVED[0])
+    if tied is not None and not torch.equal(tied, state["encoder.embed_tokens.weight"]):
+        raise CheckpointError("encoder and decoder embed tokens differently, in these models they share a table.")
     model.load_state_dict(weights)
     return model.eval(), unused
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -229,11 +229,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         text_model = AutoModel.from_pretrained(text, dtype=dtype)
         vision_model = None
         if vision is not None:
-            vision_model = AutoModel.from_pretrained(vision, dtype=dtype)
-            if vision_model.config.model_type in ("clip", "siglip", "siglip2"):
-                vision_model = AutoModel.from_pretrained(
-                    vision, config=AutoConfig.from_pretrained(vision).vision_config, dtype=dtype
-                )
+            vision_model = load_vision_model(vision, dtype)
             config.update(measure_vision_model(vision_model), vision_config=vision_model.config)
         attention = {"": text_model.config._attn_implementation, "text_config": text_model.config._attn_implementation}
         if vision_model is not None:
@@ -406,6 +402,14 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         if encoder_outputs.source_keys is not None:
             return encoder_outputs.source_keys
         return self.pointer_head.source_keys(encoder_outputs.text_states, encoder_outputs.text_embeds)
+
+
+def load_vision_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Loads a pre-trained vision model; of one with a text side, such as CLIP, the vision side."""
+    model = AutoModel.from_pretrained(name, dtype=dtype)
+    if model.config.model_type in ("clip", "siglip", "siglip2"):
+        model = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name).vision_config, dtype=dtype)
+    return model
 
 
 def measure_vision_model(vision_model: PreTrainedModel) -> dict[str, int]:

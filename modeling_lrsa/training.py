@@ -2,9 +2,6 @@
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from .modeling_lrsa import LRSAForMABSA
 from .predictor import gold_aspects, predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
+from .writing import whole_folder, writable_folder, write_whole
 
 
 @dataclass
@@ -252,41 +250,3 @@ def evaluate(
     classified = predict_posts(model, processor, posts, "masc", batch_size, num_beams, progress, lexicon)
     masc = compute_mabsa_metrics(classified, gold)
     return metrics | {name: value for name, value in masc.items() if name.startswith("masc_")}
-
-
-def writable_folder(folder: Path) -> None:
-    """Makes a folder, or says before any work is done that nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PostError(f"{folder}: can't be written to ({error.strerror}); choose another place.") from error
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Gives a folder to fill that then appears whole, in place of a former one.
-
-    Should the process be killed between the two renames, both lie beside it, under names that begin with a dot.
-    """
-    fresh, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("new", "former"))
-    try:
-        yield fresh
-        if folder.exists():
-            folder.rename(former)
-        fresh.rename(folder)
-    finally:
-        if former.exists() and not folder.exists():
-            former.rename(folder)
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that appears whole, in place of a former one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Saving in place of a former model. Training itself is under test in `tests/hub_scripts`."""
+"""Saving in place of a former model."""
 
 import multiprocessing
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from modeling_lrsa.training import whole_folder
+from modeling_lrsa.writing import whole_folder
 
 
 class Part:
