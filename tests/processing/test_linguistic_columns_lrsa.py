@@ -152,7 +152,7 @@ def test_nouns_and_sentiment_are_the_references(reference):
 
 
 def test_edges_are_the_references_but_for_its_shift(reference):
-    """All but the last piece of a word have the edges of the word before; all else off the diagonal is the same."""
+    """All but the last piece of a word have the edges of the word before there; all else off the diagonal agrees."""
     rows, word_ids, wanted = reference
     theirs = wanted["dependency_matrix"] * (1 - np.eye(wanted["dependency_matrix"].shape[-1]))
     shifted = [[word - (word >= 0 and ids[column + 1] == word) for column, word in enumerate(ids)] for ids in word_ids]
