@@ -498,6 +498,7 @@ def test_auto_processor_with_the_code_in_the_folder(processor, tmp_path):
         "processing_lrsa.py",
         "images_lrsa.py",
         "indexing_lrsa.py",
+        "linguistic_columns_lrsa.py",
         "pipeline_lrsa.py",
         "words_lrsa.py",
     }
