@@ -120,9 +120,9 @@ def test_the_final_scores_are_of_the_beams_that_select(text_folder, posts_folder
 
     beams, evaluate = [], training.evaluate
 
-    def spy(model, processor, posts, batch_size, num_beams):
+    def spy(model, processor, posts, batch_size, num_beams, **kwargs):
         beams.append(num_beams)
-        return evaluate(model, processor, posts, batch_size, num_beams)
+        return evaluate(model, processor, posts, batch_size, num_beams, **kwargs)
 
     monkeypatch.setattr(training, "evaluate", spy)
     options = {"text_model": text_folder, "data": posts_folder, "num_train_epochs": 1, "decoder_layers": 1}
