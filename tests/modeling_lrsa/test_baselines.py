@@ -248,3 +248,31 @@ def test_fusion_learns_after_one_step(run, folder):
     for block in blocks:
         for name, parameter in block.named_parameters():
             assert parameter.grad.abs().max() > 0, name
+
+
+# --- tasks
+
+
+def gold_triples(run):
+    return [row[row >= 0][:-1].view(-1, 3).tolist() for row in run.own_labels]
+
+
+def test_masc_from_the_same_checkpoint(run):
+    gold = gold_triples(run)
+    longest = max(map(len, gold))
+    spans = [[[s - 6, e - 6] for s, e, _ in row] + [[-1, -1]] * (longest - len(row)) for row in gold]
+    sequences = run.model.generate(**run.inputs, aspect_spans=torch.tensor(spans))
+    found = [row[3 : 3 + 3 * len(want)].view(-1, 3).tolist() for row, want in zip(sequences, gold)]
+    assert [[triple[:2] for triple in row] for row in found] == [[triple[:2] for triple in row] for row in gold]
+    pairs = [(a[2], b[2]) for row, want in zip(found, gold) for a, b in zip(row, want)]
+    assert sum(a == b for a, b in pairs) >= 0.8 * len(pairs)  # it was trained on these posts
+
+
+def test_the_grammar_holds_behind_the_prefix(run):
+    sequences = run.model.generate(**run.inputs, num_beams=4)
+    assert (sequences[:, :3] == torch.tensor([0, 2, 2])).all()
+    for row in sequences[:, 3:].tolist():
+        triples = row[: row.index(1)]
+        assert len(triples) % 3 == 0
+        starts, ends, polarities = triples[::3], triples[1::3], triples[2::3]
+        assert all(6 <= start <= end for start, end in zip(starts, ends)) and set(polarities) <= {3, 4, 5}
