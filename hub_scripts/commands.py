@@ -15,9 +15,9 @@ from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import DataArguments, ModelArguments, load_model
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
-from modeling_lrsa.writing import writable_folder, write_whole
 from processing import LRSAOnnxPredictor, PostError, load_posts
 from processing.posts import check_post, one_post
+from processing.writing import writable_folder, write_whole
 
 from .terminal import dump_lines, print_scores, read_recipe, show_progress
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
+from processing.writing import whole_folder, writable_folder, write_whole
 
 from .adapters import count_parameters, freeze_backbone, load_merged, lora_config, save_adapter
 from .frozen_states import collator_for
@@ -19,7 +20,6 @@ from .modeling_lrsa import LRSAForMABSA
 from .predictor import gold_aspects, predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
-from .writing import whole_folder, writable_folder, write_whole
 
 
 @dataclass

@@ -4,8 +4,6 @@ import os
 from io import BytesIO
 from typing import Any
 
-from transformers.image_utils import load_image
-
 
 MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 8, 10_000  # pixels
 
@@ -25,7 +23,12 @@ def open_image(image: Any):
         elif isinstance(image, str | os.PathLike):
             if os.path.isabs(image) and os.path.splitext(image)[1] and not os.path.exists(image):
                 raise ValueError("there is no such file")
-            image = Image.open(image) if os.path.isfile(image) else load_image(os.fspath(image), timeout=30)
+            if os.path.isfile(image):
+                image = Image.open(image)
+            else:
+                from transformers.image_utils import load_image  # brings torch, which reading files does without
+
+                image = load_image(os.fspath(image), timeout=30)
         elif not isinstance(image, Image.Image):
             raise ValueError("a PIL image, path, URL or bytes is expected")
         sides = image.size

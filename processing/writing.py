@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from processing import PostError
+from .posts import PostError
 
 
 def writable_folder(folder: Path) -> None:

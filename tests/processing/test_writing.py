@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from modeling_lrsa.writing import whole_folder
+from processing.writing import whole_folder
 
 
 class Part:
