@@ -6,7 +6,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from processing import LRSAProcessor, MABSAPipeline
 
 from .configuration_lrsa import LRSAConfig
-from .modeling_lrsa import LRSAForMABSA, LRSAModel, LRSAPreTrainedModel
+from .modeling_lrsa import LRSAForMABSA, LRSAModel
+from .pretrained_lrsa import LRSAPreTrainedModel
 
 
 AutoConfig.register("lrsa", LRSAConfig, exist_ok=True)

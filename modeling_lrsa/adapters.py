@@ -127,10 +127,16 @@ def load_adapter(name: str, is_trainable: bool = False) -> PeftModel:
     return model.train(is_trainable)
 
 
-def load_merged(name: str) -> LRSAForMABSA:
-    """Loads a model from its folder or id; an adapter is merged into its base."""
+def load_merged(name: str, **fields) -> LRSAForMABSA:
+    """Loads a model from its folder or id; an adapter is merged into its base.
+
+    Args:
+        fields: of the configuration, in place of the saved ones; an adapter takes none.
+    """
     if find_adapter_config_file(name) is None:
-        return LRSAForMABSA.from_pretrained(name)
+        return LRSAForMABSA.from_pretrained(name, **fields)
+    if fields:
+        raise ValueError(f"{name}: {', '.join(fields)} can't be changed in an adapter; name the merged model.")
     model = load_adapter(name).merge_and_unload()
     model.name_or_path = model.config._name_or_path = name  # the base of an adapter on top of this one
     return model

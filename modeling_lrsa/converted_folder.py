@@ -157,15 +157,7 @@ def converted_processor(config: LRSAConfig, source: str, tokenizer, image_proces
             f"tokens ({DEFAULT_TOKENIZER} for released checkpoints)."
         )
     tokenizer.add_tokens(tokens)
-    return LRSAProcessor(
-        image_processor,
-        tokenizer,
-        num_special_targets=config.num_special_targets,
-        id2label=config.id2label,
-        pointer_offset=config.pointer_offset,
-        end_points_to=config.end_points_to,
-        max_text_length=config.max_text_length,
-    )
+    return LRSAProcessor.from_config(config, tokenizer, image_processor)
 
 
 def with_vision(model: LRSAForMABSA, vision: str) -> tuple[LRSAForMABSA, list[str]]:

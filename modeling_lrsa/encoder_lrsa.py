@@ -5,125 +5,25 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import AutoModel
-from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple, logging
-from transformers.utils.versions import require_version
 
 from .aspect_graph_lrsa import LRSAAspectAttention, LRSAAspectGraph
 from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import (
     FuseBefore,
     FusionInputs,
-    LRSACrossAttention,
-    LRSADualCrossAttention,
     LRSAFusionLayer,
     current_fusion,
     current_states,
     initialize_fusion_from_layer,
     keep_input,
 )
+from .pretrained_lrsa import LRSAPreTrainedModel
 
 
 logger = logging.get_logger(__name__)
-
-OLDEST_TORCH = "2.11"
-
-
-class LRSAPreTrainedModel(PreTrainedModel):
-    config: LRSAConfig
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["LRSAFusionLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-
-    def __init__(self, config: LRSAConfig, *args, **kwargs):
-        require_version(f"torch>={OLDEST_TORCH}", f"Get a newer one: pip install 'torch>={OLDEST_TORCH}'.")
-        super().__init__(config, *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info=False, **kwargs):
-        """As transformers', and stricter: weights that the checkpoint lacks are an error.
-
-        A baseline (`num_fusion_layers=0`) loaded with `num_fusion_layers=k` gets fusion on top: it starts from the
-        text encoder's own attention with gates of zero, so that the model still is the baseline.
-
-        Who asks for the report (`output_loading_info=True`) or allows other shapes (`ignore_mismatched_sizes=True`)
-        gets them initialised, as in other models.
-
-        Raises:
-            ValueError: the checkpoint lacks weights.
-            RuntimeError: its weights have other shapes than the configuration says.
-        """
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
-        except RuntimeError as error:
-            if "ignore_mismatched_sizes" not in str(error):
-                raise
-            raise RuntimeError(
-                f"The weights of {pretrained_model_name_or_path} have other shapes than its configuration says (see "
-                "the report above), as with another label set or `pointer_offset`: leave out `config` and its "
-                "fields, so that the checkpoint's own count. `ignore_mismatched_sizes=True` starts such parts anew."
-            ) from error
-        model.config.check()  # fields given beside the checkpoint's come after its own check
-        wanted = output_loading_info or kwargs.get("ignore_mismatched_sizes") or pretrained_model_name_or_path is None
-        encoder = next(module for module in model.modules() if isinstance(module, LRSAEncoder))
-        fresh = {name for name in info["missing_keys"] if encoder.is_fusion(name)}
-        if fresh and cls.config_class.from_pretrained(pretrained_model_name_or_path).num_fusion_layers == 0:
-            encoder.add_fusion()
-            info["missing_keys"] = set(info["missing_keys"]) - fresh
-        if info["missing_keys"] and not wanted:
-            missing = sorted(info["missing_keys"])
-            raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, such as "
-                f"{missing[0]}: it is no whole checkpoint of this configuration. Load the class that it was saved "
-                "from, or give output_loading_info=True to have them initialised and listed."
-            )
-        loaded = (model, info) if output_loading_info else model
-        for module in model.modules():
-            if isinstance(module, LRSAEncoder):
-                module.freeze_parts()  # loading makes every parameter trainable
-        return loaded
-
-    def _recorded(self, **flags: bool | None) -> dict[str, bool]:
-        """Which outputs parts are asked to record: those of the call, and where it says nothing, of the config."""
-        flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
-        return {name: flag for name, flag in flags.items() if flag}
-
-    def post_init(self):
-        super().post_init()
-        # FSDP shards these, adds those of text and vision model, and takes no name that the model lacks. It gathers a
-        # part where its forward is called, which for tables of embeddings is outside of the module that holds them.
-        with_tables = {m for m in self.modules() if any(isinstance(part, nn.Embedding) for part in m.modules())}
-        self._no_split_modules &= {type(m).__name__ for m in self.modules() if m not in with_tables}
-
-    def load_adapter(self, *args, **kwargs):
-        report = super().load_adapter(*args, **kwargs)
-        if unmatched := sorted({*report.missing_keys, *report.unexpected_keys}):
-            raise ValueError(f"The adapter does not fit this model: {len(unmatched)} weights such as {unmatched[0]}.")
-        return report
-
-    def set_attn_implementation(self, *args, **kwargs):
-        super().set_attn_implementation(*args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, LRSACrossAttention):
-                module.config = self.config  # a copy of a fusion layer, as PEFT makes, has a copy of it
-
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, LRSADualCrossAttention):
-            init.zeros_(module.gate)
-
 
 # Modules of text and vision models that only their pooled outputs go through.
 UNREAD_PARTS = ("pooler", "post_layernorm", "head")
@@ -300,6 +200,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
             logger.warning(
                 f"The self-attention of {name} is not one that fusion can start from: fusion starts at random."
             )
+
+    def get_encoder(self, modality=None) -> "LRSAEncoder":
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()

@@ -13,14 +13,10 @@ from transformers.models.bart.modeling_bart import BartDecoder
 from transformers.utils import can_return_tuple
 
 from .configuration_lrsa import LRSAConfig
-from .encoder_lrsa import (
-    LRSAEncoder,
-    LRSAEncoderOutput,
-    LRSAPreTrainedModel,
-    text_encoder_of,
-)
+from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput, text_encoder_of
 from .generation_lrsa import LRSAGenerationMixin
 from .pointer_lrsa import LRSAPointerHead
+from .pretrained_lrsa import LRSAPreTrainedModel
 
 
 @dataclass

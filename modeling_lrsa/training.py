@@ -27,7 +27,11 @@ class ModelArguments:
     """What to train. Fields of `LRSAConfig` that are left out keep its defaults."""
 
     model: str | None = field(
-        default=None, metadata={"help": "Folder or id of an LRSA model to go on from. Excludes text_model."}
+        default=None,
+        metadata={
+            "help": "Folder or id of an LRSA model to go on from, in place of text_model and vision_model. A baseline "
+            "gets fusion on top where num_fusion_layers asks for it."
+        },
     )
     text_model: str = field(
         default="embedded/minilm-l6", metadata={"help": "Folder, id or embedded part: encoder or encoder-decoder."}
@@ -42,7 +46,9 @@ class ModelArguments:
     decoder_pointer_input: str | None = field(default=None, metadata={"help": "states or embeddings."})
     aspect_attention: bool | None = field(default=None, metadata={"help": "AoM's aspect-aware attention."})
     num_graph_layers: int | None = field(default=None, metadata={"help": "Layers of AoM's graph convolution."})
-    max_rationale_length: int = field(default=128, metadata={"help": "Tokens kept of a rationale."})
+    max_rationale_length: int | None = field(
+        default=None, metadata={"help": "Tokens kept of a rationale (default: the model's, 128 for a new one)."}
+    )
     lora: bool = field(
         default=False, metadata={"help": "Train LoRA adapters in the text model, and the new parts in full."}
     )
@@ -59,6 +65,9 @@ class ModelArguments:
         names += ("image_rationale_reader", "decoder_layers", "decoder_pointer_input")
         names += ("aspect_attention", "num_graph_layers")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def processor_fields(self) -> dict:
+        return {} if self.max_rationale_length is None else {"max_rationale_length": self.max_rationale_length}
 
 
 @dataclass
@@ -79,7 +88,7 @@ class DataArguments:
 def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
     """Builds a model and its processor from pre-trained parts, or loads both."""
     if arguments.model is not None:
-        return load_model(arguments.model)
+        return load_to_train(arguments)
     text = resolve_part(arguments.text_model)
     vision = resolve_part(arguments.vision_model) if arguments.vision_model else None
     try:
@@ -95,16 +104,30 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
     config.text_config._name_or_path = arguments.text_model  # an adapter's base is built from the same part anywhere
     if vision:
         config.vision_config._name_or_path = arguments.vision_model
-    processor = LRSAProcessor(
-        image_processor,
-        tokenizer,
-        num_special_targets=config.num_special_targets,
-        id2label=config.id2label,
-        pointer_offset=config.pointer_offset,
-        end_points_to=config.end_points_to,
-        max_text_length=config.max_text_length,
-        max_rationale_length=arguments.max_rationale_length,
-    )
+    return model, LRSAProcessor.from_config(config, tokenizer, image_processor, **arguments.processor_fields())
+
+
+# Fields that a trained model takes other values of: it starts from where it was all the same.
+CHANGEABLE = ("freeze_vision",)
+CHANGEABLE_IN_BASELINES = ("num_fusion_layers", "fusion_position", "rationale_encoder", "image_rationale_reader")
+
+
+def load_to_train(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
+    """Loads what is to be trained on. A baseline gets fusion on top where it is asked for, and starts as it was."""
+    name = arguments.model
+    model, processor = load_model(name)
+    saved = model.config
+    fields = {key: value for key, value in arguments.config_fields().items() if getattr(saved, key) != value}
+    changeable = CHANGEABLE + (CHANGEABLE_IN_BASELINES if saved.num_fusion_layers == 0 else ())
+    if fixed := [key for key in fields if key not in changeable]:
+        raise PostError(
+            f"{fixed[0]}: {name} was trained with {getattr(saved, fixed[0])!r}, and its weights fit no other value: "
+            "leave it out."
+        )
+    if fields:
+        model = load_merged(name, **fields)
+    for key, value in arguments.processor_fields().items():
+        setattr(processor, key, value)
     return model, processor
 
 

@@ -9,7 +9,7 @@ _WHERE = {
     "LRSAOnnxPredictor": "onnx_predictor",
     "LRSAProcessor": "processing_lrsa",
     "MABSAPipeline": "pipeline_lrsa",
-    "MABSABatch": "processing_lrsa",
+    "MABSABatch": "batch_lrsa",
     "PostError": "posts",
     "compute_mabsa_metrics": "metrics",
     "load_posts": "posts",

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from .batch_lrsa import EncodedPost, MABSABatch
 from .linguistic_columns_lrsa import linguistic_columns
-from .processing_lrsa import EncodedPost, LRSAProcessor, MABSABatch
+from .processing_lrsa import LRSAProcessor
 
 
 # Columns of a prepared data set that go into a batch as they are; states of frozen parts come as float16 bytes.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .batch_lrsa import MABSABatch
 from .indexing_lrsa import BOS_TARGET_ID, EOS_TARGET_ID
-from .processing_lrsa import LRSAProcessor, MABSABatch
+from .processing_lrsa import LRSAProcessor
 
 
 class LRSAOnnxPredictor:

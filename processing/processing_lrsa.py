@@ -1,13 +1,12 @@
 """Processor: texts, pictures and rationales in; tensors out, and target sequences back to aspects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 from transformers.utils import logging
 
+from .batch_lrsa import EncodedPost, MABSABatch
 from .images_lrsa import one_image, open_image
 from .indexing_lrsa import IndexFormat, default_id2label
 from .linguistic_columns_lrsa import check_linguistics, linguistic_columns
@@ -36,46 +35,6 @@ class LRSATextKwargs(TextKwargs, total=False):
 class LRSAProcessorKwargs(ProcessingKwargs, total=False):
     text_kwargs: LRSATextKwargs
     _defaults = {"text_kwargs": {"padding": True, "task": "mabsa", "on_long_text": "warn"}}
-
-
-@dataclass
-class EncodedPost:
-    """What `post_process_mabsa` needs of a post besides its tensors.
-
-    Attributes:
-        text: the original string, or the words joined by spaces.
-        offsets: character offsets (start, end exclusive) of each word in `text`.
-        word_ids: word of each text column, -1 at special tokens.
-        is_words: whether the post was given as words.
-    """
-
-    text: str
-    offsets: list[tuple[int, int]]
-    word_ids: list[int]
-    is_words: bool
-
-
-class MABSABatch(BatchFeature):
-    """A `BatchFeature` of tensors alone, with the posts that they came from in `posts`.
-
-    It survives `to` and pickling.
-    """
-
-    def __init__(self, data=None, tensor_type=None, posts: list[EncodedPost] | None = None, **kwargs):
-        super().__init__(data, tensor_type, **kwargs)
-        self.posts = posts or []
-
-    def __getstate__(self):
-        return {"data": self.data, "posts": self.posts}
-
-    def __setstate__(self, state):
-        self.data = state["data"]
-        self.posts = state["posts"]
-
-    def to(self, *args, **kwargs) -> "MABSABatch":
-        moved = super().to(*args, **kwargs)
-        moved.posts = self.posts
-        return moved
 
 
 class _PartsInUse:
@@ -130,6 +89,12 @@ class LRSAProcessor(ProcessorMixin):
         self.image_processor = image_processor
         parts = {"image_processor": image_processor, "tokenizer": tokenizer}
         super().__init__(*(parts[name] for name in self.get_attributes()), **kwargs)
+
+    @classmethod
+    def from_config(cls, config, tokenizer, image_processor=None, **kwargs) -> "LRSAProcessor":
+        """Makes the processor of a model: its index format and lengths are those of the [`LRSAConfig`]."""
+        names = ("num_special_targets", "id2label", "pointer_offset", "end_points_to", "max_text_length")
+        return cls(image_processor, tokenizer, **{name: getattr(config, name) for name in names}, **kwargs)
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):

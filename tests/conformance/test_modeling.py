@@ -1,4 +1,4 @@
-"""transformers' tests of models, over four configurations."""
+"""transformers' tests of models, over five configurations."""
 
 import unittest
 

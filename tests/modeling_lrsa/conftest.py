@@ -205,17 +205,7 @@ def tokenizer():
 
 
 def processor(model, image_processor=None):
-    config = model.config
-    return LRSAProcessor(
-        image_processor,
-        tokenizer(),
-        num_special_targets=config.num_special_targets,
-        id2label=config.id2label,
-        pointer_offset=config.pointer_offset,
-        end_points_to=config.end_points_to,
-        max_text_length=config.max_text_length,
-        max_rationale_length=16,
-    )
+    return LRSAProcessor.from_config(model.config, tokenizer(), image_processor, max_rationale_length=16)
 
 
 def raw_posts():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling_lrsa import LRSAConfig, LRSAForMABSA, LRSAModel, encoder_lrsa
+from modeling_lrsa import LRSAConfig, LRSAForMABSA, LRSAModel, pretrained_lrsa
 from modeling_lrsa.trainer import LRSATrainer, LRSATrainingArguments
 from processing import MABSAPipeline
 
@@ -106,4 +106,4 @@ def test_a_processor_of_another_model(tiny, tmp_path):
 def test_the_range_of_torch_is_that_of_the_package():
     from importlib.metadata import requires
 
-    assert f"torch>={encoder_lrsa.OLDEST_TORCH}" in requires("lrsa")
+    assert f"torch>={pretrained_lrsa.OLDEST_TORCH}" in requires("lrsa")

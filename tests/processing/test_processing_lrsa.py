@@ -496,6 +496,7 @@ def test_auto_processor_with_the_code_in_the_folder(processor, tmp_path):
     assert (tmp_path / "processing_lrsa.py").is_file()
     assert {path.name for path in tmp_path.glob("*_lrsa.py")} == {
         "processing_lrsa.py",
+        "batch_lrsa.py",
         "images_lrsa.py",
         "indexing_lrsa.py",
         "linguistic_columns_lrsa.py",

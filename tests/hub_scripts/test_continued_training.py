@@ -1,0 +1,71 @@
+"""`lrsa train --model`: a trained model goes on, and a baseline gets fusion on top."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hub_scripts.cli import main
+from modeling_lrsa import LRSAForMABSA
+
+
+@pytest.fixture(scope="module")
+def baseline(text_folder, posts_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("baseline")
+    command = ["train", "--text_model", str(text_folder), "--data", str(posts_folder), "--output_dir", str(folder)]
+    options = {"num_fusion_layers": 0, "decoder_layers": 1, "num_train_epochs": 30, "learning_rate": 0.01, "seed": 7}
+    assert main([*command, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]) == 0
+    return folder / "model"
+
+
+def go_on(model, posts_folder, output, *options):
+    return main(
+        ["train", "--model", str(model), "--data", str(posts_folder), "--output_dir", str(output), *options]
+    )  # fmt: skip
+
+
+def test_fusion_on_top_of_a_baseline_starts_from_it(baseline, posts_folder, tmp_path):
+    no_steps = ["--max_steps", "1", "--learning_rate", "0", "--new_parts_learning_rate", "0"]
+    options = ["--num_fusion_layers", "2", "--max_rationale_length", "9", "--fusion_learning_rate", "0", *no_steps]
+    assert go_on(baseline, posts_folder, tmp_path / "out", *options) == 0
+    scores = json.loads((tmp_path / "out" / "results.json").read_text())["validation"]
+    assert main(["evaluate", str(baseline), str(posts_folder), "--output", str(tmp_path / "scores.json")]) == 0
+    assert scores["jmasa_f1"] > 20
+    assert scores == json.loads((tmp_path / "scores.json").read_text())
+    before, after = (load_file(folder / "model.safetensors") for folder in (baseline, tmp_path / "out" / "model"))
+    assert set(before) < set(after)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    processor = json.loads((tmp_path / "out" / "model" / "processor_config.json").read_text())
+    assert processor["max_rationale_length"] == 9
+
+
+def test_its_fusion_learns(baseline, posts_folder, tmp_path):
+    options = ["--num_fusion_layers", "1", "--max_steps", "2", "--warmup_steps", "0"]
+    assert go_on(baseline, posts_folder, tmp_path / "out", *options) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["gates"] and all(results["gates"].values())
+    model = LRSAForMABSA.from_pretrained(tmp_path / "out" / "model")
+    assert model.config.num_fusion_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "message"),
+    [
+        ("baseline", ["--decoder_layers", "3"], "decoder_layers: {} was trained with 1,"),
+        ("baseline", ["--num_graph_layers", "2"], "num_graph_layers: {} was trained with 0,"),
+        ("fused", ["--num_fusion_layers", "2"], "num_fusion_layers: {} was trained with 1,"),
+        ("fused", ["--rationale_encoder", "shared"], "rationale_encoder: {} was trained with 'frozen',"),
+    ],
+)
+def test_what_the_weights_fix_is_refused(start, options, message, baseline, run_folder, posts_folder, tmp_path, capfd):
+    model = {"baseline": baseline, "fused": run_folder / "model"}[start]
+    assert go_on(model, posts_folder, tmp_path / "out", *options) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error == f"lrsa train: {message.format(model)} and its weights fit no other value: leave it out."
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_what_is_as_it_was_may_be_said_again(run_folder, posts_folder, tmp_path):
+    options = ["--num_fusion_layers", "1", "--decoder_layers", "1", "--num_train_epochs", "1"]
+    assert go_on(run_folder / "model", posts_folder, tmp_path / "out", *options) == 0
