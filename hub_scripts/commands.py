@@ -193,7 +193,11 @@ def positive(text: str) -> int:
 def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:
     parser.add_argument("model", help="folder or id of an LRSA model")
     parser.add_argument("posts", nargs="?" if posts_optional else None, help="JSON Lines file, or folder of splits")
-    parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
+    parser.add_argument(
+        "--images",
+        help="folder of the pictures, or of their features (.npy, .npz) for a model without vision model "
+        "(default: images/ beside the posts)",
+    )
     parser.add_argument(
         "--on-bad-image",
         choices=("error", "skip"),

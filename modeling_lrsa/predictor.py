@@ -7,8 +7,10 @@ from tqdm.auto import tqdm
 
 from processing import LRSAProcessor, PostError
 from processing.linguistics import add_linguistics, load_annotator
-from processing.preparation import prepare_posts
+from processing.preparation import PICTURES, prepare_posts
+from processing.region_features import read_features
 
+from .configuration_lrsa import LRSAConfig
 from .frozen_states import add_frozen_states, collator_for
 from .modeling_lrsa import LRSAForMABSA
 
@@ -22,14 +24,33 @@ def prepare_for_model(
         lexicon: file of the sentiment of words, for a model with AoM's modules; VADER's by default.
 
     Raises:
-        PostError: what such a model needs is not installed, or another one is given a lexicon.
+        PostError: what such a model needs is not installed, or another one is given a lexicon, or features of
+            pictures are not of the shape that the model takes.
     """
-    prepared = prepare_posts(posts, processor, task, rationales=model.config.num_fusion_layers > 0)
-    if model.config.reads_linguistics:
+    config = model.config
+    prepared = prepare_posts(posts, processor, task, rationales=config.num_fusion_layers > 0)
+    prepared = only_pictures_that_are_read(prepared, config)
+    if config.reads_linguistics:
         prepared = add_linguistics(prepared, posts, load_annotator(lexicon))
     elif lexicon is not None:
         raise PostError(f"lexicon: {lexicon}: a model without aspect_attention and num_graph_layers reads none.")
     return add_frozen_states(prepared, model, processor)
+
+
+def only_pictures_that_are_read(prepared: Dataset, config: LRSAConfig) -> Dataset:
+    """Leaves pictures to models with a vision model, and their features, whose shape is checked, to those without."""
+    reads = "image" if config.vision_config is not None else "image_features" if config.has_images else None
+    prepared = prepared.remove_columns([name for name in PICTURES if name in prepared.column_names and name != reads])
+    if "image_features" in prepared.column_names:
+        wanted = (config.num_image_tokens, config.image_feature_size)
+        for file in filter(None, prepared["image_features"]):
+            try:
+                shape = read_features(file).shape
+            except ValueError as error:
+                raise PostError(str(error)) from error
+            if shape != wanted:
+                raise PostError(f"{file}: features {shape} of a picture, but the model takes {wanted}.")
+    return prepared
 
 
 def predict_posts(

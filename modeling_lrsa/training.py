@@ -75,7 +75,9 @@ class DataArguments:
     """What to train on."""
 
     data: str = field(default="examples/posts", metadata={"help": "Folder with train.jsonl and validation.jsonl."})
-    images: str | None = field(default=None, metadata={"help": "Folder of the pictures; default: images/ in data."})
+    images: str | None = field(
+        default=None, metadata={"help": "Folder of the pictures or their features; default: images/ in data."}
+    )
     on_bad_image: str = field(default="error", metadata={"help": "error, or skip: a warning and no picture."})
     lexicon: str | None = field(
         default=None, metadata={"help": "Sentiment of words for AoM's modules: a word and a value a line; VADER's."}

@@ -8,9 +8,11 @@ import numpy as np
 from .batch_lrsa import EncodedPost, MABSABatch
 from .linguistic_columns_lrsa import linguistic_columns
 from .processing_lrsa import LRSAProcessor
+from .region_features import read_features
 
 
-# Columns of a prepared data set that go into a batch as they are; states of frozen parts come as float16 bytes.
+# Columns of a prepared data set that go into a batch as they are. States of frozen parts come as float16 bytes,
+# features of pictures as these or as the name of a file.
 _LISTS = ("labels", "aspect_spans", "image_rationale_input_ids", "text_rationale_input_ids")
 
 
@@ -57,7 +59,7 @@ class DataCollatorForMABSA:
 
     def _from_posts(self, posts: Sequence[dict[str, Any]]) -> MABSABatch:
         aspects = [post.get("aspects") for post in posts]
-        return self.processor(
+        batch = self.processor(
             text=[post["text"] if post.get("words") is None else post["words"] for post in posts],
             images=[post.get("image") for post in posts],
             image_rationales=[post.get("image_rationale") for post in posts],
@@ -66,6 +68,9 @@ class DataCollatorForMABSA:
             linguistics=[post.get("linguistics") for post in posts],
             return_tensors="pt",
         )
+        if "pixel_values" not in batch:
+            batch.update(MABSABatch(self._features(posts), tensor_type="pt"))
+        return batch
 
     def _states(self, kind: str, rows: Sequence[dict]) -> dict[str, np.ndarray]:
         name = f"{kind}_rationale_states"
@@ -82,15 +87,22 @@ class DataCollatorForMABSA:
         return {name: padded, f"{kind}_rationale_attention_mask": mask}
 
     def _pictures(self, rows: Sequence[dict]) -> dict[str, Any]:
-        if "image_features" in rows[0]:
-            features = [np.frombuffer(row["image_features"] or b"", dtype=np.float16) for row in rows]
-            given = [feature.size > 0 for feature in features]
-            if not any(given):
-                return {}
-            blank = np.zeros(max(feature.size for feature in features), dtype=np.float32)
-            stacked = np.stack([feature.astype(np.float32) if feature.size else blank for feature in features])
-            return {
-                "image_features": stacked.reshape(len(rows), -1, self.feature_size),
-                "image_attention_mask": np.array(given, dtype=np.int64),
-            }
-        return self.processor.encode_images([row.get("image") for row in rows])
+        return self._features(rows) or self.processor.encode_images([row.get("image") for row in rows])
+
+    def _features(self, rows: Sequence[dict]) -> dict[str, Any]:
+        features = [self._read(row.get("image_features")) for row in rows]
+        given = [feature is not None for feature in features]
+        if not any(given):
+            return {}
+        blank = np.zeros_like(features[given.index(True)])
+        return {
+            "image_features": np.stack([blank if feature is None else feature for feature in features]),
+            "image_attention_mask": np.array(given, dtype=np.int64),
+        }
+
+    def _read(self, features: str | bytes | None) -> np.ndarray | None:
+        if isinstance(features, str):
+            return read_features(features)
+        if not features:
+            return None
+        return np.frombuffer(features, dtype=np.float16).astype(np.float32).reshape(-1, self.feature_size)

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .images_lrsa import open_image
 from .indexing_lrsa import DEFAULT_LABELS
+from .region_features import find_features
 from .words_lrsa import split_words
 
 
@@ -28,6 +29,7 @@ FEATURES = Features(
         "text": Value("string"),
         "words": List(Value("string")),
         "image": Image(),
+        "image_features": Value("string"),
         "aspects": List({"start": Value("int32"), "end": Value("int32"), "polarity": Value("string")}),
         "image_rationale": Value("string"),
         "text_rationale": Value("string"),
@@ -52,8 +54,9 @@ def load_posts(
     Args:
         path: a `.jsonl` file, or a folder with `train.jsonl`, `validation.jsonl` and `test.jsonl`, any of them.
         split: for a folder, the one split to read; otherwise all that are there are read.
-        images: folder of the pictures that `image` names. Defaults to `images/` beside the file. A picture that is not
-            there counts as none, with one warning for all.
+        images: folder of the pictures that `image` names, or of their features (see `find_features`), for models
+            without vision model. Defaults to `images/` beside the file. A picture that is not there counts as none,
+            with one warning for all.
         on_bad_image: a picture that is there and can't be read: `"error"`, or `"skip"` for a warning and a post
             without.
         labels: polarities that may occur.
@@ -91,11 +94,12 @@ def load_posts(
         post["id"] = post["id"] or f"{path.stem}-{line}"
         if post["image"] is not None:
             picture = folder / post["image"]
-            if not os.path.isfile(picture):  # false, too, for what can be no file's name
-                missing += 1
-                post["image"] = None
-            else:
+            post["image_features"] = find_features(picture)
+            if os.path.isfile(picture):  # false, too, for what can be no file's name
                 post["image"] = check_picture(picture, f"{path}:{line}: image", on_bad_image)
+            else:
+                post["image"] = None
+                missing += post["image_features"] is None
         rows.append(post)
     if not rows:
         raise PostError(f"{path}: the file is empty; one JSON object a line is expected.")
@@ -107,7 +111,8 @@ def load_posts(
 def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
     """Makes a data set of checked rows; its fingerprint follows from their content, so that caches are found again."""
     dataset = Dataset.from_list(rows, features=FEATURES)
-    pictures = [Path(row["image"]).stat() for row in rows if isinstance(row["image"], str)]
+    files = [row[name] for row in rows for name in ("image", "image_features") if isinstance(row[name], str)]
+    pictures = [Path(file).stat() for file in files]
     content = [rows, [(picture.st_size, picture.st_mtime_ns) for picture in pictures]]
     dataset._fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return dataset
@@ -227,7 +232,7 @@ def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> 
         if aspect["start"] < former["end"]:
             spans = [f"{a['start']}–{a['end']}" for a in (former, aspect)]
             fail("aspects", f"{spans[0]} and {spans[1]} overlap; keep one of them.")
-    post = {name: row.get(name) for name in FEATURES}
+    post = {name: row.get(name) for name in FEATURES} | {"image_features": None}
     post["aspects"] = None if aspects is None else checked
     return post
 

@@ -23,6 +23,8 @@ _FEATURES = {
     "image_rationale_input_ids": _IDS,
     "text_rationale_input_ids": _IDS,
 }
+# Go into batches as they are.
+PICTURES = ("image", "image_features")
 
 
 def cache_folder() -> Path:
@@ -95,21 +97,22 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
 
     path = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, str(rationales))
     kept = [name for name in posts.column_names if name in ("id", "aspects")]
-    prepared = posts.select_columns([name for name in posts.column_names if name != "image"]).map(
+    prepared = posts.select_columns([name for name in posts.column_names if name not in PICTURES]).map(
         prepare,
         batched=True,
         batch_size=256,
-        remove_columns=[name for name in posts.column_names if name not in (*kept, "image")],
+        remove_columns=[name for name in posts.column_names if name not in (*kept, *PICTURES)],
         features=Features({name: posts.features[name] for name in kept} | {name: _FEATURES[name] for name in new}),
         cache_file_name=path,
         new_fingerprint=Path(path).stem,
         desc="Tokenising",
     )
-    if any_image(posts):
-        prepared = prepared.add_column("image", posts.data.column("image"), feature=posts.features["image"])
+    for name in PICTURES:
+        if any_given(posts, name):
+            prepared = prepared.add_column(name, posts.data.column(name), feature=posts.features[name])
     prepared._fingerprint = Path(path).stem
     return prepared
 
 
-def any_image(posts: Dataset) -> bool:
-    return posts.data.column("image").null_count < len(posts)
+def any_given(posts: Dataset, name: str) -> bool:
+    return name in posts.column_names and posts.data.column(name).null_count < len(posts)

@@ -1,6 +1,8 @@
 """A tiny text model in a folder, a few posts, and a model that `lrsa train` made of them."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -24,6 +26,16 @@ def lines(posts) -> str:
         rationale = None if index % 2 else f"It is about {aspects[0][0]}"
         rows.append({"id": f"p{index}", "text": text, "aspects": spans, "text_rationale": rationale})
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="session")
+def maker():
+    """Makes tiny checkpoints of the baselines' form."""
+    path = Path(__file__).parents[1] / "checkpoint_maker.py"
+    spec = importlib.util.spec_from_file_location("checkpoint_maker", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

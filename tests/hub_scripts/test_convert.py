@@ -1,6 +1,5 @@
 """`lrsa convert`: what it writes and says, and what bad input leaves behind."""
 
-import importlib.util
 import json
 import os
 import re
@@ -16,14 +15,6 @@ from hub_scripts.cli import main
 
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("checkpoint_maker", ROOT / "tests" / "checkpoint_maker.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

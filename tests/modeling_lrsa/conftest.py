@@ -21,6 +21,7 @@ from transformers import (
 from modeling_lrsa import LRSAConfig, LRSAForMABSA
 from modeling_lrsa.fusion_lrsa import LRSADualCrossAttention
 from processing import LRSAProcessor
+from processing.posts import FEATURES
 
 
 VOCABULARY, HIDDEN, POSITIONS = 60, 32, 40
@@ -225,7 +226,7 @@ def raw_posts():
         if name is not None:
             start = sentence.index(name)
             aspects = [{"start": start, "end": start + len(name), "polarity": polarity}]
-        row = dict.fromkeys(("words", "image", "image_rationale", "text_rationale"))
+        row = dict.fromkeys(FEATURES)
         rows.append(row | {"id": str(len(rows)), "text": sentence, "aspects": aspects})
     for row in rows[::2]:
         row["text_rationale"] = "the text is so great ."

@@ -1,0 +1,76 @@
+"""A converted checkpoint, which has no vision model, learns from and predicts with features of pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hub_scripts.cli import main
+
+
+@pytest.fixture(scope="module")
+def model(maker, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    torch.save(maker.checkpoint("vlp-mabsa"), folder / "weights.pt")
+    maker.tokenizer().save_pretrained(folder / "tokenizer")
+    command = ["convert", "--from", "vlp-mabsa", str(folder / "weights.pt"), str(folder / "model")]
+    assert main([*command, "--num-heads", "2", "--tokenizer", str(folder / "tokenizer")]) == 0
+    return folder / "model"
+
+
+def sizes(model):
+    config = json.loads((model / "config.json").read_text())
+    return config["num_image_tokens"], config["image_feature_size"]
+
+
+@pytest.fixture
+def posts(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LRSA_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "posts"
+    (folder / "images").mkdir(parents=True)
+    numbers = np.random.default_rng(0)
+    rows = []
+    for index in range(4):
+        np.save(folder / "images" / f"{index}.npy", numbers.normal(size=sizes(model)).astype(np.float32))
+        rows.append({"words": ["a", "b", "c"], "image": f"{index}.jpg", "text_rationale": "b a"})
+        rows[-1]["aspects"] = [{"start": index % 3, "end": index % 3 + 1, "polarity": "neutral"}]
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def train(model, posts, output, *options):
+    command = ["train", "--model", str(model), "--data", str(posts), "--output_dir", str(output)]
+    return main([*command, "--warmup_steps", "0", "--max_steps", "1", "--new_parts_learning_rate", "0.01", *options])
+
+
+def test_trains_evaluates_and_predicts(model, posts, tmp_path):
+    name = "model.encoder.image_projection.weight"
+    before = load_file(model / "model.safetensors")[name]
+    for output, options in (("out", ["--num_fusion_layers", "1"]), ("without", ["--images", str(tmp_path)])):
+        assert train(model, posts, tmp_path / output, *options) == 0
+        after = load_file(tmp_path / output / "model" / "model.safetensors")[name]
+        assert torch.equal(before, after) is (output == "without")
+    out = str(tmp_path / "out" / "model")
+    assert main(["evaluate", out, str(posts)]) == 0
+    assert main(["predict", out, str(posts / "test.jsonl"), "--output", str(tmp_path / "found.jsonl")]) == 0
+    assert len((tmp_path / "found.jsonl").read_text().splitlines()) == 4
+
+
+def test_features_of_another_shape_are_named(model, posts, tmp_path, capfd):
+    slots, width = sizes(model)
+    path = posts / "images" / "2.npy"
+    np.save(path, np.zeros((slots + 1, width), dtype=np.float32))
+    assert train(model, posts, tmp_path / "out") == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    message = f"features {(slots + 1, width)} of a picture, but the model takes {(slots, width)}."
+    assert error == f"lrsa train: {path}: {message}"
+
+
+def test_a_file_that_holds_none_is_named(model, posts, tmp_path, capfd):
+    path = posts / "images" / "1.npy"
+    path.write_bytes(path.read_bytes()[:50])
+    assert train(model, posts, tmp_path / "out") == 2
+    assert f"lrsa train: {path}: features can't be read: " in capfd.readouterr().err
