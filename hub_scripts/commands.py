@@ -16,6 +16,7 @@ from modeling_lrsa.training import DataArguments, ModelArguments, load_model
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
 from processing import LRSAOnnxPredictor, PostError, load_posts
+from processing.linguistics import add_linguistics, load_annotator
 from processing.posts import check_post, one_post
 from processing.writing import writable_folder, write_whole
 
@@ -104,7 +105,10 @@ def predict(argv: list[str]) -> None:
     if is_onnx_folder(args.model):
         if args.num_beams > 1:
             parser.error("an ONNX model decodes greedily: leave out --num-beams")
-        found = load_onnx_model(args.model).predict(posts, args.task, args.batch_size, progress)
+        model = load_onnx_model(args.model)
+        if model.reads_linguistics:
+            posts = add_linguistics(posts, posts, load_annotator(args.lexicon))
+        found = model.predict(posts, args.task, args.batch_size, progress)
     else:
         model, processor = load_model(args.model)
         found = predict_posts(

@@ -111,9 +111,8 @@ class LRSAAspectGraph(nn.Module):
         edges = F.pad(dependency_matrix.to(cosine.dtype), (slots, 0, slots, 0))
         edges[:, :slots, slots:] = image_noun.to(edges.dtype)
         edges[:, slots:, :slots] = image_noun.transpose(1, 2).to(edges.dtype)
-        adjacency = cosine * edges
-        adjacency.diagonal(dim1=1, dim2=2).fill_(1)
-        return adjacency
+        diagonal = torch.eye(states.shape[1], dtype=torch.bool, device=states.device)
+        return (cosine * edges).masked_fill(diagonal, 1)
 
     def forward(
         self,

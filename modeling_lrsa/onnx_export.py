@@ -118,6 +118,10 @@ def sample_inputs(model: LRSAForMABSA) -> dict[str, torch.Tensor]:
         for kind, length in (("image", IMAGE_RATIONALE), ("text", TEXT_RATIONALE)):
             inputs[f"{kind}_rationale_input_ids"] = ones(length)
             inputs[f"{kind}_rationale_attention_mask"] = ones(length)
+    if config.reads_linguistics:
+        inputs["noun_mask"] = ones(COLUMNS)
+        inputs["dependency_matrix"] = torch.ones(ROWS, COLUMNS, COLUMNS)
+        inputs["sentiment_value"] = torch.ones(ROWS, COLUMNS)
     return inputs
 
 
@@ -127,7 +131,8 @@ def _dynamic_shapes(name: str, value):
         return {key: _dynamic_shapes(key, inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [dict.fromkeys((0, 2), Dim.AUTO) for _ in value]
-    dims = {"max_length": 0, "pixel_values": 1, "image_features": 1}.get(name, min(value.dim(), 2))
+    free = {"max_length": 0, "pixel_values": 1, "image_features": 1, "dependency_matrix": 3}
+    dims = free.get(name, min(value.dim(), 2))
     return dict.fromkeys(range(dims), Dim.AUTO)
 
 

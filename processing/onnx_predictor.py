@@ -53,7 +53,7 @@ class LRSAOnnxPredictor:
 
         Args:
             posts: strings, or dictionaries with `text` (or `words`) and any of `image`, `image_rationale`,
-                `text_rationale`; for `task="masc"` with `aspects`. A list, or what `load_posts` gives.
+                `text_rationale`, `linguistics`; for `task="masc"` with `aspects`. A list, or what `load_posts` gives.
             task: `"mabsa"`, `"mate"`, or `"masc"`, which asks the polarity of the given spans.
         """
         found: list[list[dict]] = []
@@ -66,18 +66,25 @@ class LRSAOnnxPredictor:
         return found
 
     def _encode(self, posts: list[dict], task: str) -> MABSABatch:
-        rationales = {}
+        more = {}
         if "text_rationale_input_ids" in self.inputs["encoder"]:
             for kind in ("image", "text"):
-                rationales[f"{kind}_rationales"] = [post.get(f"{kind}_rationale") for post in posts]
+                more[f"{kind}_rationales"] = [post.get(f"{kind}_rationale") for post in posts]
+        if self.reads_linguistics:
+            more["linguistics"] = [post.get("linguistics") for post in posts]
         return self.processor(
             text=[post["text"] if post.get("words") is None else post["words"] for post in posts],
             images=[post.get("image") for post in posts],
             aspects=[post.get("aspects") or [] for post in posts] if task == "masc" else None,
             task=task,
             return_tensors="np",
-            **rationales,
+            **more,
         )
+
+    @property
+    def reads_linguistics(self) -> bool:
+        """Whether the model has AoM's modules, which read `linguistics` of posts where they are given."""
+        return "noun_mask" in self.inputs["encoder"]
 
     def generate(self, aspect_spans: np.ndarray | None = None, **inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decodes greedily, under the grammar.
@@ -140,6 +147,9 @@ class LRSAOnnxPredictor:
                 complete[name] = np.full(rows, int("image_features" in inputs))
             elif "rationale" in name:
                 complete[name] = np.zeros((rows, 1), dtype=np.int64)
+            else:  # of AoM's modules
+                shape = inputs["input_ids"].shape + inputs["input_ids"].shape[1:] * (len(node.shape) - 2)
+                complete[name] = np.zeros(shape, dtype=np.int64 if name == "noun_mask" else np.float32)
         return complete
 
     def _given_targets(self, spans: np.ndarray) -> np.ndarray:

@@ -41,6 +41,14 @@ MODELS = {
         "fusion_position": "after",
         "decoder_layers": 1,
     },
+    "aom": {
+        "text": "bart",
+        "image": "regions",
+        "text_changes": ONE_LAYER_BART,
+        "aspect_attention": True,
+        "num_graph_layers": 2,
+        "num_fusion_layers": 1,
+    },
     "baseline": {"image": "regions", "text_changes": ONE_LAYER, "decoder_layers": 1, "num_fusion_layers": 0},
 }
 FAST = ("baseline",)  # an export takes long, and the predictor's own tests make another
@@ -65,6 +73,21 @@ def exported(request, tiny, tmp_path_factory):
     return model, LRSAOnnxPredictor(folder)
 
 
+def batch(tiny, model, posts):
+    inputs = tiny.batch(posts)
+    if model.config.reads_linguistics:
+        generator = torch.Generator().manual_seed(len(posts))
+        rows, columns = inputs["input_ids"].shape
+        inputs["noun_mask"] = torch.randint(2, (rows, columns), generator=generator)
+        inputs["dependency_matrix"] = torch.randint(2, (rows, columns, columns), generator=generator).float()
+        inputs["sentiment_value"] = torch.rand(rows, columns, generator=generator) * 2 - 1
+        if rows == 1:
+            del inputs["noun_mask"]
+        if rows == 3:
+            del inputs["dependency_matrix"], inputs["sentiment_value"]
+    return inputs
+
+
 def arrays(inputs):
     return {name: tensor.numpy() for name, tensor in inputs.items()}
 
@@ -85,7 +108,7 @@ def test_generates_as_torch_does(exported, tiny):
     for seed in range(4):
         posts = tiny.mixed_posts(model, seed)
         for rows in (posts, posts[:1], posts[1:2], posts[2:5], posts[7:]):
-            inputs = tiny.batch(rows)
+            inputs = batch(tiny, model, rows)
             expected, odds = generate(model, **inputs)
             sequences, probabilities = predictor.generate(**arrays(inputs))
             assert sequences.tolist() == expected
@@ -97,7 +120,7 @@ def test_generates_as_torch_does(exported, tiny):
 @EACH
 def test_processed_scores_of_every_step(exported, tiny):
     model, predictor = exported
-    inputs = tiny.batch(tiny.mixed_posts(model, 5))
+    inputs = batch(tiny, model, tiny.mixed_posts(model, 5))
     outputs = model.generate(**inputs, return_dict_in_generate=True, output_scores=True)
     seen, run = [], predictor._run
 
@@ -122,7 +145,7 @@ def test_processed_scores_of_every_step(exported, tiny):
 @EACH
 def test_given_spans(exported, tiny):
     model, predictor = exported
-    inputs = tiny.batch(tiny.mixed_posts(model, 6))
+    inputs = batch(tiny, model, tiny.mixed_posts(model, 6))
     columns = [(row >= 0).nonzero().flatten().tolist() for row in inputs["word_ids"]]
     spans = torch.full((8, 3, 2), -1)
     for row, places in enumerate(columns):
@@ -140,7 +163,7 @@ def test_given_spans(exported, tiny):
 @EACH
 def test_length_cap(exported, tiny):
     model, predictor = exported
-    inputs = tiny.batch(tiny.mixed_posts(model, 0))
+    inputs = batch(tiny, model, tiny.mixed_posts(model, 0))
     usual = predictor.max_new_tokens
     assert usual == 61
     try:
@@ -163,7 +186,7 @@ def test_int8_is_near(tiny, tmp_path):
     model = tiny.model(text_changes=ONE_LAYER, decoder_layers=1)
     export_onnx(model, tiny.processor(model), tmp_path, int8=True)
     predictor = LRSAOnnxPredictor(tmp_path)
-    inputs = tiny.batch(tiny.mixed_posts(model, 0))
+    inputs = batch(tiny, model, tiny.mixed_posts(model, 0))
     outputs = model.generate(**inputs, return_dict_in_generate=True, output_scores=True)
     first = predictor._run("encoder", predictor._complete(arrays(inputs)) | {"max_length": np.array(62)})["scores"]
     allowed = np.isfinite(first)
