@@ -174,7 +174,7 @@ def export_onnx(model: LRSAForMABSA, processor: LRSAProcessor, folder: str | Pat
 
     Raises:
         ImportError: a package of the extra `onnx` is missing.
-        ValueError: the model is not in float32.
+        ValueError: the model is not in float32, or is one of the converted baselines.
     """
     try:
         import onnxruntime  # noqa: F401, the exporter asks for it only later
@@ -191,6 +191,11 @@ def export_onnx(model: LRSAForMABSA, processor: LRSAProcessor, folder: str | Pat
         raise ImportError(f"ONNX export needs more packages: pip install lrsa[onnx] ({error})") from error
     if model.dtype != torch.float32:
         raise ValueError(f"The model is in {model.dtype}; ONNX export takes float32: `model.float()`.")
+    if len(model.config.decoder_prefix) > 1 or model.config.reads_linguistics:
+        raise ValueError(
+            "The graphs begin with BOS alone and take no nouns, dependencies and sentiment: a model with a longer "
+            "decoder_prefix, such as a converted VLP-MABSA, or with AoM's modules can't be exported."
+        )
     settings = OnnxRuntimeDynamicConfig(["MatMul", "Gemm", "Gather"], per_channel=True, reduce_range=True)
     quantizer = OnnxRuntimeQuantizer(settings) if int8 else None
     model = model.eval()

@@ -171,3 +171,11 @@ def test_int8_is_near(tiny, tmp_path):
     deviation = np.abs(first[allowed] - outputs.scores[0].numpy()[allowed])
     assert 1e-4 < deviation.mean() < 0.05
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lrsa"
+
+
+@pytest.mark.parametrize("fields", [{"num_special_targets": 3, "decoder_prefix": [0, 2, 2]}, {"num_graph_layers": 1}])
+def test_what_the_graphs_do_not_hold_is_refused(tiny, tmp_path, fields):
+    model = tiny.model("bart", "regions", num_fusion_layers=0, **fields)
+    with pytest.raises(ValueError, match="can't be exported"):
+        export_onnx(model, tiny.processor(model), tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
