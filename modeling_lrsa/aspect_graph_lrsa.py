@@ -43,8 +43,9 @@ class LRSAAspectAttention(nn.Module):
             X' of the shape of `states`.
         """
         text = states[:, -noun_mask.shape[1] :]
-        lowest = torch.finfo(states.dtype).min
-        scores = self._score(text).masked_fill(~noun_mask, lowest)
+        scores = self._score(text)
+        lowest = torch.finfo(scores.dtype).min  # of the product: under autocast it is the narrower one
+        scores = scores.masked_fill(~noun_mask, lowest)
         if self.pad_nouns:
             # AoM pads every post's nouns with zero vectors up to the batch's longest list, and they take their share.
             missing = noun_mask.sum(-1)

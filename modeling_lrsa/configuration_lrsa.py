@@ -185,6 +185,11 @@ class LRSAConfig(PreTrainedConfig):
                 "An image side needs both `num_image_tokens` and `image_feature_size`. "
                 "`LRSAForMABSA.from_text_vision_pretrained` measures them from the vision model."
             )
+        if any(size is not None and size < 0 for size in sizes):
+            raise ValueError(
+                f"num_image_tokens={self.num_image_tokens} and image_feature_size={self.image_feature_size} can't be "
+                "negative."
+            )
         if not hasattr(self.text_config, "vocab_size"):
             raise ValueError(
                 f"text_config is a {self.text_config.model_type!r}, which reads no text: name an encoder such as bert "

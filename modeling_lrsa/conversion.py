@@ -25,6 +25,7 @@ RENAMED = {
     r"context_linear\.": "model.encoder.aspect_graph.context.",
 }
 GRAPH_LAYER = re.compile(r"context_gcn\.gc(\d+)\.(weight|bias)$")
+TABLE = "encoder.embed_tokens.weight"
 # What is stored twice or is no weight.
 DERIVED = ("decoder.decoder.embed_tokens.weight", "decoder.causal_masks", "decoder.mapping")
 # Modules of AoM that nothing of its released form goes through.
@@ -42,6 +43,8 @@ ADDED_TOKENS = {
 TAGS = ("<<AESC>>", "<<POS>>", "<<NEU>>", "<<NEG>>")
 BRACKETS = ("<<img>>", "<</img>>")
 SPARE_ROWS = 5  # rows of the embedding behind the added tokens that no token has: both projects count `<s>` … twice
+# Both took their layers from bart-base; dropouts in the config.json that they save had no effect.
+BART_BASE_DROPOUTS = {"dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1}
 # What torch says of a pickle that wants to import: GLOBAL, or the opening of a protocol in which it can't read it.
 ASKS_FOR_CODE = re.compile(r"GLOBAL|Unsupported operand (147|149)\b")
 # What a state dict's names begin with where a wrapper of the model was saved.
@@ -91,6 +94,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: no state dict, a dictionary of names and tensors, is in this file.")
     if all(WRAPPERS.match(name) for name in state):
         state = {WRAPPERS.sub("", name, count=1): value for name, value in state.items()}
+    if TABLE not in state and DERIVED[0] in state:
+        state[TABLE] = state[DERIVED[0]]  # safetensors' `save_model` keeps one name of what is tied
     return state
 
 
@@ -121,7 +126,7 @@ def first_added_id(state: dict[str, torch.Tensor], source: str) -> int:
     tokens, mapping = ADDED_TOKENS[source], state["decoder.mapping"].tolist()
     places = sorted(map(tokens.index, TAGS))
     first = mapping[2] - places[0] if isinstance(mapping, list) and len(mapping) == 6 else 0
-    fits = first > 2 and mapping[-1] < len(state["encoder.embed_tokens.weight"])
+    fits = first > 2 and mapping[-1] < len(state[TABLE]) and not state["decoder.mapping"].is_floating_point()
     if not fits or mapping != [0, 2, *(first + place for place in places)]:
         raise CheckpointError(
             f"its target tokens (decoder.mapping) are {mapping}, not what {source} has for the joint task: begin, "
@@ -178,7 +183,7 @@ def convert_config(
         KeyError: a tensor that tells a size is not there.
     """
     settings = settings or {}
-    rows, width = _matrix(state, "encoder.embed_tokens.weight")
+    rows, width = _matrix(state, TABLE)
     sizes: dict[str, int] = {}
     for side, prefix in (("encoder", "encoder."), ("decoder", "decoder.decoder.")):
         layers = {int(m[1]) for name in state if (m := re.match(re.escape(prefix) + r"layers\.(\d+)\.", name))}
@@ -195,14 +200,14 @@ def convert_config(
         sizes[f"{side}_layers"] = len(layers)
         sizes[f"{side}_ffn_dim"] = _matrix(state, f"{prefix}layers.0.fc1.weight")[0]
         sizes[f"{side}_attention_heads"] = heads
-    kept = ("activation_function", "dropout", "attention_dropout", "activation_dropout", "scale_embedding")
-    bart_base = {"dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1}
+    kept = ("activation_function", "scale_embedding")
     text_config = BartConfig(
         vocab_size=rows,
         d_model=width,
         max_position_embeddings=_matrix(state, "encoder.embed_positions.weight")[0] - 2,
         **sizes,
-        **bart_base | {name: settings[name] for name in kept if name in settings},
+        **BART_BASE_DROPOUTS,
+        **{name: settings[name] for name in kept if name in settings},
     )
     first, tokens = first_added_id(state, source), ADDED_TOKENS[source]
     mapping = state["decoder.mapping"].tolist()
@@ -222,7 +227,7 @@ def convert_config(
         scored_special_targets=[1] if aom else [1, 2],
         aspect_attention=aom,
         pad_nouns_in_softmax=aom,
-        num_graph_layers=len({m[1] for name in state if (m := GRAPH_LAYER.match(name))}),
+        num_graph_layers=2 if aom else 0,
     )
     check_positions(config)
     return config
@@ -282,11 +287,16 @@ def _convert(state: dict[str, torch.Tensor], source: str, config: LRSAConfig) ->
     if missing := [name for name in own if name not in weights]:
         raise CheckpointError(f"it lacks {len(missing)} weights: what becomes {_some(missing)}.")
     for name, value in weights.items():
+        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+            found = f"{value.layout} tensor of {value.dtype} on {value.device}"
+            raise CheckpointError(f"{theirs[name]} is a {found}, a dense one of real numbers is expected.")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{theirs[name]} holds infinite values or what is no number.")
         if own[name].shape != value.shape:
             wanted = tuple(own[name].shape)
             raise CheckpointError(f"{theirs[name]} is {tuple(value.shape)}, what becomes {name} has to be {wanted}.")
     tied = state.get(DERIVED[0])
-    if tied is not None and not torch.equal(tied, state["encoder.embed_tokens.weight"]):
+    if tied is not None and not torch.equal(tied, state[TABLE]):
         raise CheckpointError("encoder and decoder embed tokens differently, in these models they share a table.")
     model.load_state_dict(weights)
     return model.eval(), unused

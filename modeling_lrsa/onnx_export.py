@@ -17,7 +17,7 @@ from .modeling_lrsa import LRSAForMABSA
 
 
 # Sizes of the tensors that are traced, all different and none 1, so that no graph is made for one of them.
-ROWS, COLUMNS, IMAGE_RATIONALE, TEXT_RATIONALE, TARGETS = 2, 7, 5, 6, 4
+ROWS, COLUMNS, IMAGE_RATIONALE, TEXT_RATIONALE, TARGETS = 2, 7, 5, 6, 11
 
 
 class VisionGraph(nn.Module):
@@ -47,12 +47,13 @@ class DecodingGraph(nn.Module):
         cache: Cache | None = None,
     ) -> tuple[torch.Tensor, EncoderDecoderCache]:
         outputs = self.model(
-            decoder_input_ids=decoder_input_ids[:, -1:],
+            decoder_input_ids=decoder_input_ids if cache is None else decoder_input_ids[:, -1:],
             encoder_outputs=encoder_outputs,
             past_key_values=cache,
             use_cache=True,
         )
-        grammar = LRSAGrammarLogitsProcessor(self.model.config, units, 1, max_length)
+        config = self.model.config
+        grammar = LRSAGrammarLogitsProcessor(config, units, len(config.decoder_prefix), max_length)
         return grammar(decoder_input_ids, outputs.logits[:, -1]), outputs.past_key_values
 
     def forward(
@@ -84,8 +85,8 @@ class EncodingGraph(DecodingGraph):
         encoder_outputs = self.model.model.encoder(**inputs)
         encoder_outputs.source_keys = self.model._source_keys(encoder_outputs)
         units = text_units(encoder_outputs.pointer_mask, inputs["word_ids"])
-        start = torch.full_like(inputs["input_ids"][:, :1], self.model.config.bos_token_id)
-        scores, cache = self.step(start, max_length, encoder_outputs, units)
+        prefix = torch.tensor([self.model.config.decoder_prefix], device=units.device)
+        scores, cache = self.step(prefix.expand(units.shape[0], -1), max_length, encoder_outputs, units)
         source = {name: value for name, value in encoder_outputs.items() if name != "pointer_mask"}
         return {
             "scores": scores,
@@ -223,7 +224,7 @@ def export_onnx(model: LRSAForMABSA, processor: LRSAProcessor, folder: str | Pat
         max_length=max_length,
         source=first["source"],
         cross=first["cross"],
-        past=[tensor.repeat(1, 1, TARGETS - 1, 1) for tensor in first["present"]],
+        past=[tensor[:, :, :1].repeat(1, 1, TARGETS - 1, 1) for tensor in first["present"]],
     )
     ExportedModel(components, exporter.export_format, model.config, model.generation_config).save_pretrained(folder)
     processor.save_pretrained(folder)

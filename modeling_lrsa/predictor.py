@@ -4,6 +4,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from processing import LRSAProcessor, PostError
 from processing.linguistics import add_linguistics, load_annotator
@@ -13,6 +14,9 @@ from processing.region_features import read_features
 from .configuration_lrsa import LRSAConfig
 from .frozen_states import add_frozen_states, collator_for
 from .modeling_lrsa import LRSAForMABSA
+
+
+logger = logging.get_logger(__name__)
 
 
 def prepare_for_model(
@@ -40,6 +44,9 @@ def prepare_for_model(
 def only_pictures_that_are_read(prepared: Dataset, config: LRSAConfig) -> Dataset:
     """Leaves pictures to models with a vision model, and their features, whose shape is checked, to those without."""
     reads = "image" if config.vision_config is not None else "image_features" if config.has_images else None
+    if "image" in prepared.column_names and reads != "image":
+        takes = "features of pictures, as .npy files in their folder" if config.has_images else "text alone"
+        logger.warning_once(f"The pictures are left out: this model has no vision model, it takes {takes}.")
     prepared = prepared.remove_columns([name for name in PICTURES if name in prepared.column_names and name != reads])
     if "image_features" in prepared.column_names:
         wanted = (config.num_image_tokens, config.image_feature_size)

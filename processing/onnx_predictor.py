@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .batch_lrsa import MABSABatch
-from .indexing_lrsa import BOS_TARGET_ID, EOS_TARGET_ID
+from .indexing_lrsa import EOS_TARGET_ID
 from .processing_lrsa import LRSAProcessor
 
 
@@ -40,6 +40,7 @@ class LRSAOnnxPredictor:
         self.inputs = {name: {node.name: node for node in graph.get_inputs()} for name, graph in self.graphs.items()}
         # Nothing in the folder needs code of its own, whose loading would be asked about.
         self.processor = LRSAProcessor.from_pretrained(folder, trust_remote_code=False)
+        self.prefix = json.loads((folder / "config.json").read_text())["decoder_prefix"]
         self.max_new_tokens = json.loads((folder / "generation_config.json").read_text())["max_new_tokens"]
 
     def predict(
@@ -96,15 +97,15 @@ class LRSAOnnxPredictor:
                 `image_features` (batch, N_v, D) in place of `pixel_values` are taken too.
 
         Returns:
-            Target ids (batch, 1 + steps), the prefix first, and the probability of each target (batch, steps).
+            Target ids (batch, prefix + steps), the prefix first, and the probability of each target (batch, steps).
 
         Raises:
             ValueError: the model does not take one of the inputs.
         """
         given = None if aspect_spans is None else self._given_targets(aspect_spans)
         steps = self.max_new_tokens if given is None else given.shape[1]
-        max_length = np.array(steps + 1)
-        sequences = np.full((len(inputs["input_ids"]), 1), BOS_TARGET_ID)
+        max_length = np.array(len(self.prefix) + steps)
+        sequences = np.tile(np.array(self.prefix), (len(inputs["input_ids"]), 1))
         probabilities = np.empty((len(sequences), 0), dtype=np.float32)
         state = self._run("encoder", self._complete(inputs) | {"max_length": max_length})
         while True:
@@ -117,7 +118,7 @@ class LRSAOnnxPredictor:
                 targets, probability = given[:, step, None], np.ones_like(probability)
             sequences = np.concatenate([sequences, targets], axis=1)
             probabilities = np.concatenate([probabilities, probability], axis=1)
-            if step + 1 == steps or (sequences == EOS_TARGET_ID).any(1).all():
+            if step + 1 == steps or (sequences[:, len(self.prefix) :] == EOS_TARGET_ID).any(1).all():
                 return sequences, probabilities
             past = {name.replace("present", "past"): value for name, value in state.items()}
             state |= self._run("decoder", past | {"decoder_input_ids": sequences, "max_length": max_length})

@@ -334,7 +334,10 @@ class LRSAProcessor(ProcessorMixin):
     def encode_images(self, images: Sequence, **kwargs) -> dict[str, list]:
         """Returns the pictures of posts as `pixel_values`, zeros where there is none, with `image_attention_mask`."""
         images = [one_image(image) for image in images]
-        if self.image_processor is None or all(image is None for image in images):
+        if all(image is None for image in images):
+            return {}
+        if self.image_processor is None:
+            logger.warning_once("The pictures are left out: this processor has no image processor.")
             return {}
         loaded = [open_image(image) for image in images if image is not None]
         kwargs["return_tensors"] = "np"

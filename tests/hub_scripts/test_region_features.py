@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from transformers import pipeline
+from transformers.utils import logging
 
 from hub_scripts.cli import main
 
@@ -74,3 +77,15 @@ def test_a_file_that_holds_none_is_named(model, posts, tmp_path, capfd):
     path.write_bytes(path.read_bytes()[:50])
     assert train(model, posts, tmp_path / "out") == 2
     assert f"lrsa train: {path}: features can't be read: " in capfd.readouterr().err
+
+
+def test_pictures_that_nothing_reads_are_told_of(model, posts, tmp_path, caplog, run_folder):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (9, 9)).save(picture)
+    logging.warning_once.cache_clear()
+    for name, takes in ((model, "features of pictures"), (run_folder / "model", "text alone")):
+        assert main(["predict", str(name), "--text", "a b c", "--image", str(picture)]) == 0
+        assert f"The pictures are left out: this model has no vision model, it takes {takes}" in caplog.text
+    caplog.clear()
+    pipeline("mabsa", model=str(model))({"text": "a b c", "image": str(picture)})
+    assert "The pictures are left out: this processor has no image processor." in caplog.text

@@ -266,3 +266,20 @@ def test_posts_of_a_model_do_not_depend_on_their_batch(tiny):
     for row in range(len(together)):
         alone = model(**{name: value[row : row + 1] for name, value in inputs.items()}).logits[0]
         torch.testing.assert_close(together[row, : steps[row]], alone[: steps[row]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_and_half_precision(tiny, dtype, padded):
+    """Under autocast states are in single precision and scores of nouns are not."""
+    model = tiny.model(
+        "bart", "regions", num_fusion_layers=0, aspect_attention=True, num_graph_layers=2, pad_nouns_in_softmax=padded
+    )
+    inputs = aom_inputs(tiny, model)
+    wanted = model(**inputs).loss.item()
+    with torch.autocast("cpu", dtype=dtype):
+        loss = model(**inputs).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted, rel=0.03)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert model.to(dtype)(**inputs).loss.item() == pytest.approx(wanted, rel=0.05)

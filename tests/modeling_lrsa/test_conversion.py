@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,19 @@ def test_who_tells_the_heads(tmp_path):
         heads(3, width=8)
 
 
+def test_dropouts_are_those_of_bart_base(tmp_path):
+    """The projects took their layers from it, and what is written into their config.json had no effect."""
+    path = save(maker.checkpoint("vlp-mabsa"), tmp_path / "a.pt")
+    written = {"dropout": 0.3, "attention_dropout": 0.0, "activation_dropout": 0.0, "activation_function": "relu"}
+    for settings_beside, activation in (({}, "gelu"), (written, "relu")):
+        (tmp_path / "config.json").write_text(json.dumps(settings_beside))
+        config = convert(path, "vlp-mabsa", 2)[0].config
+        text = config.text_config
+        assert (text.dropout, text.attention_dropout, text.activation_dropout) == (0.1, 0.1, 0.1)
+        assert (config.pointer_dropout, config.pointer_mlp_dropout) == (0.1, 0.3)
+        assert text.activation_function == activation
+
+
 # --- what is no checkpoint
 
 
@@ -241,6 +255,18 @@ WRONG = {
         "not what vlp-mabsa has for the joint task",
     ),
     "tags beyond the table": ({"decoder__mapping": torch.tensor([0, 2, 90, 91, 92, 93])}, "not what vlp-mabsa has"),
+    "not a number": (
+        {"encoder__layers__0__fc2__bias": X[0] / 0},
+        "layers.0.fc2.bias holds infinite values or what is no number",
+    ),
+    "whole numbers": ({"encoder__layers__0__fc2__bias": X[0].int()}, "fc2.bias is a .*int32 .* real numbers"),
+    "complex": ({"encoder__layers__0__fc2__bias": X[0] * 1j}, "layers.0.fc2.bias is a .*complex64"),
+    "sparse": ({"encoder__layers__0__fc2__bias": X[0].to_sparse()}, "layers.0.fc2.bias is a torch.sparse_coo"),
+    "without values": ({"encoder__layers__0__fc2__bias": X[0].to("meta")}, "layers.0.fc2.bias is .*meta"),
+    "mapping of fractions": (
+        {"decoder__mapping": torch.tensor([0.0, 2, 51, 52, 53, 54])},
+        "not what vlp-mabsa has for the joint task",
+    ),
     "mapping of no list": ({"decoder__mapping": torch.tensor(3)}, "not what vlp-mabsa has for the joint task"),
 }
 
@@ -253,6 +279,34 @@ def test_wrong_weights_are_named(kind, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         convert(tmp_path / "a.pt", "vlp-mabsa", 2)
     refusal(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: {k: v for k, v in state.items() if "context_gcn" not in k}, "lacks 4 weights: .*aspect_graph"),
+        (lambda state: {k: v for k, v in state.items() if "_gcn.gc1" not in k}, "lacks 2 weights: .*aspect_graph"),
+        (
+            lambda state: state | {k.replace("gc2", "gc3"): v for k, v in state.items() if "context_gcn" in k},
+            r"2 weights more: context_gcn.gc3.weight, context_gcn.gc3.bias\.",
+        ),
+    ],
+)
+def test_aom_has_two_graph_layers(change, message, tmp_path):
+    save(change(maker.checkpoint("aom")), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=message):
+        convert(tmp_path / "a.pt", "aom", 2)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_table_stored_once_under_either_name(source, tmp_path):
+    """`safetensors.torch.save_model` keeps one name of what is tied: the decoder's."""
+    state = maker.checkpoint(source)
+    names = ("encoder.embed_tokens.weight", "decoder.decoder.embed_tokens.weight")
+    wanted = outputs(convert(save(state, tmp_path / "a.pt"), source, 2)[0])
+    for name in names:
+        once = {key: value for key, value in state.items() if key != name}
+        assert torch.equal(outputs(convert(save(once, tmp_path / "a.safetensors"), source, 2)[0]), wanted)
 
 
 def test_one_is_not_taken_for_the_other(tmp_path):
@@ -277,12 +331,13 @@ def test_files_that_are_not_there(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"activation_function": "magic"}', '{"dropout": "much"}', '{"num_image_tokens": "many"}',
+    ["{", "[]", '{"activation_function": "magic"}', '{"num_image_tokens": "many"}', '{"num_image_tokens": -4}',
      '{"encoder_attention_heads": "two"}', '{"encoder_attention_heads": -2}', '{"num_image_tokens": 100000}'],
 )  # fmt: skip
 def test_settings_beside_that_make_no_model(content, tmp_path):
     save(maker.checkpoint("vlp-mabsa"), tmp_path / "a.pt")
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError) as caught:
-        convert(tmp_path / "a.pt", "vlp-mabsa")
-    assert len(str(caught.value).splitlines()) == 1
+        convert(tmp_path / "a.pt", "vlp-mabsa", None if "heads" in content else 2)
+    assert len(str(caught.value).splitlines()) == 1 and "lacks" not in str(caught.value)
+    assert re.search(r"config\.json|attention heads|positions", str(caught.value))

@@ -48,6 +48,8 @@ MODELS = {
         "aspect_attention": True,
         "num_graph_layers": 2,
         "num_fusion_layers": 1,
+        "num_special_targets": 3,
+        "decoder_prefix": [0, 2, 2],
     },
     "baseline": {"image": "regions", "text_changes": ONE_LAYER, "decoder_layers": 1, "num_fusion_layers": 0},
 }
@@ -95,7 +97,7 @@ def arrays(inputs):
 def generate(model, **inputs):
     """What torch generates: target ids, and the probability of each."""
     outputs = model.generate(**inputs, return_dict_in_generate=True, output_scores=True)
-    targets = outputs.sequences[:, 1:, None]
+    targets = outputs.sequences[:, -len(outputs.scores) :, None]
     odds = torch.stack(outputs.scores, dim=1).softmax(-1)
     return outputs.sequences.tolist(), odds.gather(2, targets).squeeze(-1).numpy()
 
@@ -156,7 +158,7 @@ def test_given_spans(exported, tiny):
     width = len(expected[0])  # torch stops where every row has ended
     assert sequences[:, :width].tolist() == expected
     assert np.abs(probabilities[:, :width] - odds).max() < 5e-6
-    polarities = sequences[:, 3::3][:, :3]
+    polarities = sequences[:, len(model.config.decoder_prefix) + 2 :: 3][:, :3]
     assert (polarities[7] != 1).all() and (polarities[0] == 1).all()
 
 

@@ -132,6 +132,13 @@ def test_bad_lexicons(tmp_path, content, message):
     assert str(error.value).startswith(f"{path}{message}")
 
 
+def test_a_word_is_looked_up_as_it_is_written_and_then_in_lower_case(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("may\t0.25\nMay\t-0.5\nBAD\t-1\n")
+    (row,) = load_annotator(str(path))([["may", "May", "MAY", "bad", "BAD"]])
+    assert row["sentiment"] == [0.25, -0.5, 0.25, 0, -1]
+
+
 # --- data sets
 
 
