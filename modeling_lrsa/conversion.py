@@ -84,10 +84,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                 "loaded. In the environment that it was trained in, save its weights alone: "
                 "torch.save(torch.load(path).state_dict(), 'weights.pt')."
             ) from error
-        said = " ".join(str(error).split())[:100]
-        raise CheckpointError(
-            f"{path}: truncated, damaged or no file of torch.save ({type(error).__name__}: {said})."
-        ) from error
+        name = type(error).__name__
+        raise CheckpointError(f"{path}: truncated, damaged or no file of torch.save ({name}).") from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):

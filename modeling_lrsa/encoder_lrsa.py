@@ -381,7 +381,10 @@ class LRSAEncoder(LRSAPreTrainedModel):
         text_columns = text_embeds.shape[1]
         text_states = hidden_states[:, -text_columns:]
         if self.aspect_attention is not None or self.aspect_graph is not None:
-            noun_mask = torch.zeros_like(text_mask) if noun_mask is None else noun_mask.bool() & text_mask
+            noun_mask = torch.zeros_like(text_mask) if noun_mask is None else noun_mask.bool()
+            if noun_mask.shape != text_mask.shape:
+                raise ValueError(f"noun_mask is {tuple(noun_mask.shape)}, the text {tuple(text_mask.shape)}.")
+            noun_mask = noun_mask & text_mask
         if self.aspect_attention is not None:
             hidden_states = self.aspect_attention(hidden_states, noun_mask)
             text_states = hidden_states[:, -text_columns:]

@@ -257,6 +257,15 @@ def test_the_pointer_head_reads_no_graph_and_the_decoder_does(tiny):
     assert not torch.allclose(outputs.last_hidden_state, other.last_hidden_state, atol=1e-4)
 
 
+def test_nouns_of_another_length_are_refused(tiny):
+    model = tiny.model("bart", "regions", num_fusion_layers=0, aspect_attention=True)
+    inputs = aom_inputs(tiny, model)
+    inputs["noun_mask"] = torch.nn.functional.pad(inputs["noun_mask"], (2, 0))
+    columns = inputs["input_ids"].shape[1]
+    with pytest.raises(ValueError, match=rf"noun_mask is \(4, {columns + 2}\), the text \(4, {columns}\)"):
+        model(**inputs)
+
+
 @torch.no_grad()
 def test_posts_of_a_model_do_not_depend_on_their_batch(tiny):
     model = tiny.model("bart", "regions", num_fusion_layers=0, aspect_attention=True, num_graph_layers=2)
