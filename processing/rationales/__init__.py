@@ -5,11 +5,18 @@ from importlib import import_module
 
 _WHERE = {
     "Answer": "writers",
+    "AnswerStore": "store",
     "Failure": "writers",
     "GenerationSettings": "writers",
+    "Limits": "asking",
+    "Question": "asking",
     "Request": "writers",
+    "Source": "store",
+    "Summary": "asking",
     "Writer": "writers",
     "WriterError": "writers",
+    "answer_key": "asking",
+    "ask": "asking",
 }
 
 __all__ = sorted(_WHERE)
