@@ -238,8 +238,8 @@ class _PromptFile:
     def check_names(self, mapping: dict, place: str, required: Sequence[str], optional: Sequence[str]):
         for name in required:
             if name not in mapping:
-                line = self.lines.get(place, 1)
-                self.fail(place or name, f"{name} is missing; {', '.join(required)} are expected.", line)
+                problem = f"is missing; {', '.join(required)} are expected."
+                self.fail(f"{place}.{name}".lstrip("."), problem, self.lines.get(place, 1))
         for name in mapping:
             if name not in (*required, *optional):
                 self.fail(f"{place}.{name}".lstrip("."), f"is unknown; one of {', '.join((*required, *optional))}?")
