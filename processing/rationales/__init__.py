@@ -9,6 +9,7 @@ _WHERE = {
     "Failure": "writers",
     "GenerationSettings": "writers",
     "Limits": "asking",
+    "Prompt": "prompts",
     "Question": "asking",
     "Request": "writers",
     "Source": "store",
@@ -17,6 +18,13 @@ _WHERE = {
     "WriterError": "writers",
     "answer_key": "asking",
     "ask": "asking",
+    "load_prompt": "prompts",
+    "mask_words": "shortening",
+    "polarity_words": "shortening",
+    "read_aspects": "llm_aspects",
+    "score_answers": "llm_aspects",
+    "shorten": "shortening",
+    "to_running_text": "shortening",
 }
 
 __all__ = sorted(_WHERE)
