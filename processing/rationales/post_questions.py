@@ -88,13 +88,11 @@ class PostQuestions:
             problem = f"{self.writer.model} sees no pictures, and no evidence tells of this one"
         elif not os.path.isfile(image):
             problem = "the picture is not there"
-        if problem is not None:
-            image = None
-        of_picture = any(evidence.get(slot) for slot, subject in prompt.evidence.items() if subject == "picture")
-        if kind == "image_rationale" and problem is not None and not of_picture:
+        try:
+            request = prompt.request(text, None if problem else image, evidence, self.shots)
+            problem = None
+        except PostError:  # nothing is known of the picture
             request = Request(kind, [{"role": "user", "content": [{"type": "text", "text": f"{text}: {problem}"}]}])
-        else:
-            request, problem = prompt.request(text, image, evidence, self.shots), None
         key = answer_key(request, self.writer.model, prompt.name, self.writer.settings)
         return Question(key, request, prompt.name, problem)
 
