@@ -69,8 +69,8 @@ _OPENERS = regex.compile(
     regex.IGNORECASE,
 )
 _CLOSERS = regex.compile(
-    r"(?:(?<=[.!?…][\"'”’)\]]*\s)|^)\s*(?:let me know (?:if|whether)|i hope (?:this|that) helps|feel free to"
-    r"|would you like me to|is there anything else)[^.!?\n]*[.!?]*\s*$",
+    r"(?<=[.!?…][\"'”’)\]]*\s|\n)\s*(?:i hope (?:this|that) helps|(?:let me know (?:if|whether)|feel free to"
+    r"|would you like me to|is there anything else)[^.!?\n]*)[.!?]*\s*$",
     regex.IGNORECASE,
 )
 _FENCE = regex.compile(r"[ \t]*(?:```|~~~)[\w-]*[ \t]*")
@@ -105,12 +105,13 @@ def _simplify(text: str) -> str:
     text = _CLOSERS.sub("", _OPENERS.sub("", text))
     for pattern, replacement in _EMPHASIS:
         text = pattern.sub(replacement, text)
-    return _without_inline_numbers(_join_lines(_CONTROLS.sub("", text)))
+    return _join_lines(_CONTROLS.sub("", text))
 
 
 def _join_lines(text: str) -> str:
-    joined, former, gap = "", "", False
-    for line in text.splitlines():
+    parts: list[str] = []
+    former, gap = "", False
+    for line in map(_without_inline_numbers, text.splitlines()):
         if not line.strip() or _FENCE.fullmatch(line) or _RULE.fullmatch(line):
             gap = True
             continue
@@ -120,15 +121,15 @@ def _join_lines(text: str) -> str:
         content = " ".join((heading[1] if heading else line[item.end() :] if item else line).split())
         if not content:
             continue
-        if joined:
-            joined += _glue(joined, former, kind, gap)
-        joined, former, gap = joined + content, kind, False
-    return joined + "." if former == "item" and not _ENDED.search(joined) else joined
+        if parts:
+            parts.append(" " if _ENDED.search(parts[-1]) else _glue(former, kind, gap))
+        parts.append(content)
+        former, gap = kind, False
+    return "".join(parts) + ("." if former == "item" and not _ENDED.search(parts[-1]) else "")
 
 
-def _glue(joined: str, former: str, kind: str, gap: bool) -> str:
-    if _ENDED.search(joined):
-        return " "
+def _glue(former: str, kind: str, gap: bool) -> str:
+    """What stands between two lines of which the former does not end a sentence or clause."""
     if former == "heading":
         return ": "
     if former == kind == "item":
@@ -195,4 +196,4 @@ def mask_words(text: str, words: Collection[str], mask: str = "…") -> str:
                 position = end
         return "".join(parts) + run[position:]
 
-    return regex.sub(r"\S+", masked, text)
+    return regex.sub(r"[^\s\x1c-\x1f]+", masked, text)
