@@ -2,18 +2,19 @@
 
     python fault_server.py --port 0 --faults 0.2 --kinds 429@1 500 reset --delay 0.05
 
-prints its port and serves `POST /v1/chat/completions` (any path that ends so) until it is killed. A share `--faults` of
-the requests gets one of `--kinds`, drawn at random. A question may script its own: the text `<<500 429@2 ok>>` in it
-means a 500 at the first request of this question, a 429 with `Retry-After: 2` at the second, then answers; the last of
-a script holds on, so `<<500>>` is never answered.
+prints its port and serves `POST /v1/chat/completions` (any path that ends so) until it is killed. A share `--faults`
+of the requests gets one of `--kinds`, drawn at random. A question may script its own: the text `<<500 429@2 ok>>` in
+it means a 500 at the first request of this question, a 429 with `Retry-After: 2` at the second, then answers; the last
+of a script holds on, so `<<500>>` is never answered.
 
 `GET /stats` tells what happened:
 
     {"requests": 7, "answers": 5, "most_at_once": 2, "faults": {"500": 2},
      "questions": {NAME: {"requests": 3, "answers": 1, "times": [0.01, 0.31, 2.4]}}}
 
-A question's NAME is what `--name` (a regular expression) finds in its text, else `question_name` of it. An answer counts
-once it was written to a connection that was open. `GET /requests` lists headers, paths and bodies, with `--record`.
+A question's NAME is what `--name` (a regular expression) finds in its text, else `question_name` of it. An answer
+counts once it was written to a client that was still there. `GET /requests` lists headers, paths and bodies, with
+`--record`.
 
 Kinds: a status such as `500`; `429@2` and `429@date2`, with `Retry-After` in seconds or as HTTP date; `hang` (no byte
 for an hour), `reset` (in mid-body), `close` (before the first byte), `empty` (body), `junk` (no JSON), `list` (JSON of
@@ -98,11 +99,13 @@ class Server:
         self.busy += 1
         self.most_at_once = max(self.most_at_once, self.busy)
         try:
-            return await self.chat(writer, path, headers, json.loads(raw))
+            return await self.chat(reader, writer, path, headers, json.loads(raw))
         finally:
             self.busy -= 1
 
-    async def chat(self, writer: asyncio.StreamWriter, path: str, headers: dict, body: dict) -> bool:
+    async def chat(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, headers: dict, body: dict
+    ) -> bool:
         text = question_text(body)
         found = self.options.name and re.search(self.options.name, text)
         name = found[0] if found else question_name(text)
@@ -122,7 +125,7 @@ class Server:
             return await self.send(writer, 400, {"error": {"message": told, "code": "unsupported_parameter"}})
         if self.options.delay:
             await asyncio.sleep(self.options.delay)
-        return await self.behave(writer, self.kind(text, question["requests"]), name, question)
+        return await self.behave(reader, writer, self.kind(text, question["requests"]), name, question)
 
     def kind(self, text: str, number: int) -> str:
         if script := re.search(r"<<([^<>]+)>>", text):
@@ -132,7 +135,9 @@ class Server:
             return self.random.choice(self.options.kinds)
         return "ok"
 
-    async def behave(self, writer: asyncio.StreamWriter, kind: str, name: str, question: dict) -> bool:
+    async def behave(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, name: str, question: dict
+    ) -> bool:
         if kind != "ok":
             self.faults[kind] += 1
         told, _, wait = kind.partition("@")
@@ -146,7 +151,9 @@ class Server:
                 extra["Location"] = "http://127.0.0.1:9/v1/chat/completions"
             return await self.send(writer, int(told), {"error": {"message": f"fault {told}"}}, extra)
         if kind == "hang":
-            await asyncio.sleep(3600)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 3600)  # returns when the client goes
+            return False
         if kind == "close":
             return False
         text, finish = answer_text(name), "stop"
@@ -183,7 +190,7 @@ class Server:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
             return False
-        if not writer.is_closing() and kind in ("ok", "refusal", "cut"):
+        if kind in ("ok", "refusal", "cut") and not (writer.is_closing() or reader.at_eof()):
             self.answers += 1
             question["answers"] += 1
         writer.write(header(200, len(raw)) + raw)
