@@ -7,6 +7,7 @@ _WHERE = {
     "Answer": "writers",
     "Failure": "writers",
     "GenerationSettings": "writers",
+    "LocalWriter": "local_writer",
     "Request": "writers",
     "Writer": "writers",
     "WriterError": "writers",
