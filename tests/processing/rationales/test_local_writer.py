@@ -77,8 +77,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def text_config(tokenizer) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=POSITIONS,
@@ -447,10 +447,10 @@ def test_a_gguf_folder_answers(gguf_folder):
         ask("What is the capital of France?"),
         ask("Which colour does the sky have on a day without clouds? Answer with one word.", system="Be brief."),
         ask("Say hello."),
-        ask("What is the capital of Italy?"),
+        ask("Tell me a story about a fox and a well, and about what became of the two in the end."),
     ]
     together = answers(writer, *requests)
-    assert "Paris" in together[0].text and "Rome" in together[3].text
+    assert "Paris" in together[0].text
     assert together[0].finish_reason == "stop" and together[0].completion_tokens < 16
     writer.batch_size = 1
     assert answers(writer, *requests) == together
