@@ -1,6 +1,7 @@
 """Asks a large model in this process: a Hub id, a folder that `save_pretrained` wrote, or a GGUF file."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from importlib.util import find_spec
@@ -321,9 +322,10 @@ def _name(source: str, options: dict[str, str], config) -> str:
 
 
 def _line(error: Exception) -> str:
-    """Returns an error in one line."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300].rstrip(" .:")
+    """Returns an error in one line, without what is secret in addresses of pictures."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = re.sub(r"(\w://)[^\s/@]+@", r"\1***@", lines[0])
+    return re.sub(r"(\w://[^\s?\"']+\?)[^\s\"']+", r"\1***", line)[:300].rstrip(" .:")
 
 
 def _mend(error: Exception) -> str:

