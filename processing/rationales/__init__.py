@@ -8,6 +8,7 @@ _WHERE = {
     "Failure": "writers",
     "GenerationSettings": "writers",
     "LocalWriter": "local_writer",
+    "HTTPWriter": "http_writer",
     "Request": "writers",
     "Writer": "writers",
     "WriterError": "writers",
