@@ -8,6 +8,7 @@ _WHERE = {
     "AnswerStore": "store",
     "Failure": "writers",
     "GenerationSettings": "writers",
+    "LocalWriter": "local_writer",
     "HTTPWriter": "http_writer",
     "Limits": "asking",
     "Prompt": "prompts",
