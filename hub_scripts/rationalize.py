@@ -38,9 +38,7 @@ def rationalize(argv: list[str]) -> int:
     writer = make_writer(args)
     questions = PostQuestions(posts, prompts, writer, args.images, evidence, args.shots, args.overwrite)
     if "image_rationale" in prompts and not writer.sees_pictures and not evidence:
-        print(
-            f"{writer.model} sees no pictures and there is no --evidence of them: no image rationales can be written."
-        )
+        print(f"{writer.model} sees no pictures, and no --evidence tells of them: image rationales can't be written.")
     if args.dry_run:
         return show_what_would_be_asked(questions, place, args.retry_failed)
 
