@@ -127,6 +127,16 @@ def one_post(post: dict[str, Any], image: str | None = None) -> Dataset:
     return dataset
 
 
+def gold_aspects(posts: Dataset) -> list[list[dict]]:
+    """Returns the gold aspects of posts in the units of the predictions: words for posts given as words."""
+    gold = []
+    for words, aspects in zip(posts["words"], posts["aspects"]):
+        if words is not None:
+            aspects = [{**a, "word_start": a["start"], "word_end": a["end"]} for a in aspects or []]
+        gold.append(aspects or [])
+    return gold
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yields (line number, object) of a JSON Lines file; empty lines are passed over."""
     with open(path, "rb") as file:

@@ -7,11 +7,19 @@ _WHERE = {
     "Answer": "writers",
     "Failure": "writers",
     "GenerationSettings": "writers",
-    "LocalWriter": "local_writer",
     "HTTPWriter": "http_writer",
+    "LocalWriter": "local_writer",
+    "Prompt": "prompts",
     "Request": "writers",
     "Writer": "writers",
     "WriterError": "writers",
+    "load_prompt": "prompts",
+    "mask_words": "shortening",
+    "polarity_words": "shortening",
+    "read_aspects": "llm_aspects",
+    "score_answers": "llm_aspects",
+    "shorten": "shortening",
+    "to_running_text": "shortening",
 }
 
 __all__ = sorted(_WHERE)
