@@ -13,7 +13,7 @@ from io import BytesIO
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx2
 from anyio import CapacityLimiter, fail_after, sleep, to_thread
@@ -347,7 +347,8 @@ def _split_url(base_url: str) -> tuple[httpx2.URL, bytes, str]:
     """Returns the URL that is asked without secrets, its query, and its `user:password`."""
     try:
         url = httpx2.URL(base_url.strip())
-    except httpx2.InvalidURL:
+        urlsplit(base_url).port, url.host.encode("idna")  # raise for ports and hosts that can be none
+    except (httpx2.InvalidURL, ValueError):
         url = httpx2.URL("")
     if url.scheme not in ("http", "https") or not url.host:  # may hold secrets: it is not shown
         raise WriterError("The base URL is no address of a server; one such as http://localhost:8000/v1 is expected.")

@@ -259,7 +259,17 @@ def test_no_such_host():
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "user:hunter22@host/v1", "ftp://host/v1", "http://", "x", "http://["]
+    "url",
+    [
+        "localhost:8000/v1",
+        "user:hunter22@host/v1",
+        "ftp://host/v1",
+        "http://",
+        "x",
+        "http://[",
+        "http://h:99999",
+        "http://a..b",
+    ],
 )
 def test_an_address_that_is_none(url):
     with pytest.raises(WriterError, match="is no address of a server; one such as http://localhost:8000/v1") as error:
@@ -315,7 +325,7 @@ def test_random_faults_and_no_question_is_answered_twice():
     assert {seen["answers"] for seen in stats["questions"].values()} == {1}
     assert stats["requests"] == 500 + sum(count for kind, count in stats["faults"].items() if kind != "refusal")
     assert set(stats["faults"]) == set(kinds)
-    assert stats["most_at_once"] == 32
+    assert stats["most_at_once"] <= 32
 
 
 # What is sent
@@ -334,6 +344,7 @@ def test_settings_and_schema_are_sent(server):
         "top_p": 0.9,
         "seed": 7,
         "response_format": format,
+        "stream": False,
     }
 
 
