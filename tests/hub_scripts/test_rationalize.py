@@ -311,6 +311,20 @@ def test_an_interrupt_ends_the_run_and_loses_what_is_in_flight_alone(tmp_path, n
     check_store(tmp_path / "out.answers.sqlite", 200)
 
 
+def test_an_interrupt_while_the_posts_are_read(tmp_path):
+    """Before anything is asked."""
+    os.mkfifo(tmp_path / "posts.jsonl")
+    before = "import pathlib; pathlib.Path.is_file = lambda path: True"  # a pipe that nobody writes to
+    run = rationalize(
+        tmp_path / "posts.jsonl", tmp_path / "out.jsonl", "--model", "m", "--url", "http://127.0.0.1:9", before=before
+    )
+    writer = os.open(tmp_path / "posts.jsonl", os.O_WRONLY)  # returns when the run reads
+    run.send_signal(signal.SIGTERM)
+    code, told = finish(run)
+    os.close(writer)
+    assert code == 1 and told == "Stopped: it was interrupted. Run again to go on.\n"
+
+
 def test_a_full_disk(tmp_path):
     """A limit on the size of files stands for the disk."""
     posts = write_posts(tmp_path, 300)
@@ -407,3 +421,22 @@ def test_memory_does_not_grow_with_the_number_of_posts(tmp_path):
 
     with RunningServer() as server:
         assert peak(5000) - peak(500) < 10  # MB
+
+
+# --- a model in this process
+
+
+@pytest.mark.slow
+def test_a_local_model(tmp_path, gguf_folder, capsys):
+    posts = write_posts(tmp_path, 2)
+    evidence = tmp_path / "evidence.jsonl"
+    evidence.write_text('{"id": "p0", "caption": "a pizza"}\n{"id": "p1", "caption": "a pizza with olives"}\n')
+    out = tmp_path / "out.jsonl"
+    command = ["rationalize", str(posts), str(out), "--model", str(gguf_folder), "--evidence", str(evidence)]
+    command += ["--max-new-tokens", "8", "--dtype", "float32"]
+    assert main(command) == 0
+    assert "Asked 4 in " in capsys.readouterr().out
+    check_whole(posts, out)
+    provenance = read(out)[0]["rationale_provenance"]["image_rationale"]
+    assert provenance["model"].startswith("SmolLM2-135M-Instruct.Q4_1@") and provenance["finish_reason"] == "length"
+    assert main(command) == 0 and "Asked 0 in " in capsys.readouterr().out
