@@ -24,6 +24,10 @@ def rationalize(argv: list[str]) -> int:
         from .rationalize_audit import audit
 
         return audit(argv[1:])
+    if argv[:1] == ["shorten"]:
+        from .rationalize_shorten import shorten
+
+        return shorten(argv[1:])
     args = parse(argv)
     out, posts = Path(args.out), Path(args.posts)
     if posts.is_dir() and (is_file_name(out) or out.is_file()):
@@ -64,7 +68,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="lrsa rationalize",
         usage="lrsa rationalize POSTS OUT --model NAME [--url URL | --provider NAME] [options]\n"
-        "       lrsa rationalize audit FILE ...",
+        "       lrsa rationalize audit FILE ...\n"
+        "       lrsa rationalize shorten POSTS OUT --tokenizer FOLDER|ID ...",
         description="Asks a large model to explain the text and the picture of each post, and writes the posts with "
         "these rationales. What was answered is kept and never asked again: run the same command to go on. Exit code: "
         "0 where every post has its rationales, else 1; 2 after bad input.",

@@ -77,17 +77,14 @@ def test_requests_hold_pictures_and_evidence_but_no_labels(posts, gold, store):
     writer = KnowingWriter(lambda text: Answer('{"aspects": []}'))
     prompt = load_prompt("aspects")
     score_writer(writer, store, posts, prompt)
-    pictures = [
-        request.messages[-1]["content"][1] for request in writer.requests if request.messages[-1]["content"][1:]
-    ]
+    parts = [part for request in writer.requests for part in request.messages[-1]["content"]]
+    pictures = [part for part in parts if part["type"] == "image"]
     assert {Path(part["image"]).parent for part in pictures} == {POSTS / "images"}
     assert len(pictures) == sum(image is not None for image in posts["image"]) > 0
     blind = KnowingWriter(lambda text: Answer('{"aspects": []}'), sees_pictures=False)
     blind.model = "blind"
     evidence = {posts["id"][0]: {"caption": "a board of departures"}}
-    score_writer(
-        blind, store, posts.remove_columns("aspects").add_column("aspects", [[]] * len(posts)), prompt, 0, evidence
-    )
+    score_writer(blind, store, posts, prompt, 0, evidence)
     assert blind.requests == [
         prompt.request(text, None, evidence.get(name)) for name, text in zip(posts["id"], posts["text"])
     ]
@@ -181,9 +178,9 @@ def test_a_stopped_run_scores_nothing(server, tmp_path, capsys):
     [
         (["--llm", "http://127.0.0.1:9/v1"], "--model names the model of a URL"),
         (["--llm", "some/model", "--model", "m"], "--model names the model of a URL"),
-        (["--llm", "http://127.0.0.1:9/v1", "--model", "m", "--provider", "auto"], "a URL, or a model and its --provider"),
+        (["--llm", "http://127.0.0.1:9/v1", "--model", "m", "--provider", "auto"], "or a model and its --provider"),
         (["--llm", "some/model", "--text-only"], "--text-only is for servers"),
-        (["--llm", "http://h/v1", "--model", "m", "--shots", "9"], "aspects@1: has 5 examples; 9 shots are asked for"),
+        (["--llm", "http://h/v1", "--model", "m", "--shots", "9"], "aspects@1: has 5 examples; 9 shots are"),
         (["--llm", "http://h/v1", "--model", "m", "--prompt", "none.yaml"], "none.yaml: no prompt file"),
         (["--llm", "http://h/v1", "--model", "m", "--prompt", "text_rationale"], "kind: is text_rationale"),
         (["--llm", "http://h/v1", "--model", "m", "--split", "dev"], "there is no dev.jsonl"),
