@@ -19,8 +19,8 @@ from .terminal import positive
 def shorten(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lrsa rationalize shorten",
-        description="Writes posts with their rationales as running text, without lists and Markdown, cut at the end of a "
-        "sentence to a number of tokens.",
+        description="Writes posts with their rationales as running text without lists and Markdown, cut at the end of "
+        "a sentence to a number of tokens.",
     )
     parser.add_argument("posts", help="JSON Lines file, or folder of splits")
     parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")

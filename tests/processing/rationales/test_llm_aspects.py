@@ -15,6 +15,7 @@ from processing.rationales.llm_aspects import ANSWER_SCHEMA, INVALID_ITEMS
 
 
 POSTS = Path(__file__).parents[3] / "examples" / "posts"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 TEXT = "Apple beats Apple Watch sales, says #Apple. Pineapple @ Apple's store"
 
 
@@ -206,6 +207,18 @@ def test_gold_answers_score_all(posts, gold_answers):
     assert scores["jmasa_f1"] == scores["mate_f1"] == scores["masc_accuracy"] == 100
     assert scores["posts"] == len(posts) and scores["predicted_aspects"] == sum(map(len, gold))
     assert not any(scores[name] for name in ("unanswered", "invalid_answers", "invalid_items"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data does not lie beside the checkout")
+@pytest.mark.parametrize("name", ["twitter2015", "twitter2017"])
+def test_an_answer_can_name_every_gold_aspect_of_the_benchmarks(name):
+    posts = load_posts(DATA / name, "test", labelled=True)
+    answers = [
+        answer(*((" ".join(words[a["start"] : a["end"]]), a["polarity"]) for a in aspects))
+        for words, aspects in zip(posts["words"], posts["aspects"])
+    ]
+    scores = score_answers(posts, answers)
+    assert scores["jmasa_f1"] == 100 and scores["invalid_items"] == 0
 
 
 def test_what_is_invalid_or_missing_costs_recall(posts, gold_answers):

@@ -1,7 +1,6 @@
 """What is done to rationales before training."""
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from processing import PostError, split_words
 from processing.rationales import fit_for_training, mask_words, polarity_words, shorten, to_running_text
 
 
-DATA = Path(os.environ.get("LRSA_TWITTER_DATA", Path(__file__).parents[4] / "shared" / "data"))
+DATA = Path(__file__).parents[4] / "shared" / "data"
 POSTS = Path(__file__).parents[3] / "examples" / "posts"
 SENTENCES = [
     "The picture shows a cup.",
@@ -243,7 +242,7 @@ def test_fitting_twice_changes_nothing_more(data, tokenizers):
 # --- on real rationales
 
 
-@pytest.mark.skipif(not (DATA / "twitter2017").is_dir(), reason="the Twitter data is not beside this checkout")
+@pytest.mark.skipif(not (DATA / "twitter2017").is_dir(), reason="shared/data does not lie beside the checkout")
 def test_published_rationales_become_running_text(tokenizers):
     counts = {"lines": 0, "changed": 0, "numbered": 0}
     for name in ("twitter2015", "twitter2017"):
