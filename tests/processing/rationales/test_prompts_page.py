@@ -9,7 +9,7 @@ from processing import PostError
 from processing.rationales import load_prompt
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "prompts.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
