@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from processing import PostError
-from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, ask, load_prompt
+from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, WriterError, ask, load_prompt
+from processing.rationales.asking import interrupted_by_sigterm
 from processing.rationales.estimates import estimate_prompt_tokens
 from processing.rationales.output import is_file_name, write_posts
 from processing.rationales.post_questions import PostQuestions, read_evidence
@@ -29,6 +30,15 @@ def rationalize(argv: list[str]) -> int:
 
         return shorten(argv[1:])
     args = parse(argv)
+    try:
+        with interrupted_by_sigterm():
+            return write_rationales(args)
+    except KeyboardInterrupt:
+        print("Stopped: it was interrupted. Run again to go on.")
+        return 1
+
+
+def write_rationales(args: argparse.Namespace) -> int:
     out, posts = Path(args.out), Path(args.posts)
     if posts.is_dir() and (is_file_name(out) or out.is_file()):
         raise PostError(f"{out}: {posts} is a folder of splits; name a folder for them.")
@@ -42,9 +52,7 @@ def rationalize(argv: list[str]) -> int:
     writer = make_writer(args)
     questions = PostQuestions(posts, prompts, writer, args.images, evidence, args.shots, args.overwrite)
     if "image_rationale" in prompts and not writer.sees_pictures and not evidence:
-        print(
-            f"{writer.model} sees no pictures and there is no --evidence of them: no image rationales can be written."
-        )
+        print(f"{writer.model} sees no pictures, and no --evidence tells of them: image rationales can't be written.")
     if args.dry_run:
         return show_what_would_be_asked(questions, place, args.retry_failed)
 
@@ -52,11 +60,11 @@ def rationalize(argv: list[str]) -> int:
     with AnswerStore(place) as store:
         try:
             summary = ask(writer, store, questions, limits, args.retry_failed, progress, questions.total)
-        except PostError as error:
-            raise type(error)(f"{error} What was answered is kept in {place}; run again to go on.") from error
+        except WriterError as error:
+            raise WriterError(f"{error} What was answered is kept in {place}; run again to go on.") from error
         print_summary(summary)
-        if summary.stopped == "it was interrupted":
-            print(f"Nothing is written to {out}; run again to go on. Answers: {place}")
+        if summary.interrupted:
+            print(f"Nothing is written to {out}. Answers: {place}")
             return 1
         written = write_posts(questions, store, out)
     counts = " and ".join(f"{written[kind]:,} {kind.replace('_', ' ')}s" for kind in KINDS.values())

@@ -63,6 +63,7 @@ class Summary:
         asked: given to the writer; what is neither answered nor failed of these was dropped when the run was stopped.
         seconds: how long the run took.
         stopped: what stopped it; `None` where all was asked.
+        interrupted: whether that was Ctrl-C or SIGTERM.
     """
 
     answered: int = 0
@@ -74,6 +75,7 @@ class Summary:
     completion_tokens: int = 0
     seconds: float = 0.0
     stopped: str | None = None
+    interrupted: bool = False
 
 
 def answer_key(request: Request, model: str, prompt: str, settings: GenerationSettings) -> str:
@@ -134,7 +136,7 @@ def ask(
             with interrupted_by_sigterm():
                 run.ask(questions)
         except KeyboardInterrupt:
-            run.summary.stopped = "it was interrupted"
+            run.summary.interrupted, run.summary.stopped = True, "it was interrupted"
         finally:
             with suppress(PostError):  # what stays claimed is free as soon as this process has ended
                 store.release()

@@ -192,7 +192,9 @@ def test_an_interrupt_ends_the_run(store, number):
     handler = signal.getsignal(number)
     writer = StubWriter(answer, at_once=1)
     summary = ask(writer, store, questions(10))
-    assert summary.stopped == "it was interrupted" and (summary.asked, summary.answered) == (6, 5)
+    assert (
+        summary.interrupted and summary.stopped == "it was interrupted" and (summary.asked, summary.answered) == (6, 5)
+    )
     assert writer.closed and signal.getsignal(number) is handler
     assert [store.state(q.key) for q in questions(10)] == ["answered"] * 5 + ["free"] * 5
 
