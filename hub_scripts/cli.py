@@ -14,7 +14,7 @@ COMMANDS = {
     "convert": "make a model of a VLP-MABSA or AoM checkpoint, or of a plain text model",
 }
 # Modules that commands lie in, apart from `commands`, which imports torch and all models.
-MODULES = {"rationalize": "rationalize"}
+MODULES = {"rationalize": "rationalize", "evaluate_llm": "evaluate_llm"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,9 +35,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from processing import PostError
 
+    command = parsed.command
+    if command == "evaluate" and any(argument.partition("=")[0] == "--llm" for argument in parsed.arguments):
+        command = "evaluate_llm"
     try:
-        module = import_module(f".{MODULES.get(parsed.command, 'commands')}", __package__)
-        return getattr(module, parsed.command)(parsed.arguments) or 0
+        module = import_module(f".{MODULES.get(command, 'commands')}", __package__)
+        return getattr(module, command)(parsed.arguments) or 0
     except PostError as error:
         if speaks:
             print(f"lrsa {parsed.command}: {error}", file=sys.stderr)

@@ -63,6 +63,11 @@ def evaluate(argv: list[str]) -> None:
     add_input_arguments(parser)
     parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")
     parser.add_argument("--output", help="JSON file for the scores")
+    parser.add_argument(
+        "--llm",
+        metavar="URL|MODEL",
+        help="ask a large model in place of MODEL; `lrsa evaluate --llm MODEL --help` tells more",
+    )
     args = parser.parse_args(argv)
     check_output(args.output)
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)

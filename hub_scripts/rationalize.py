@@ -25,6 +25,10 @@ def rationalize(argv: list[str]) -> int:
         from .rationalize_audit import audit
 
         return audit(argv[1:])
+    if argv[:1] == ["shorten"]:
+        from .rationalize_shorten import shorten
+
+        return shorten(argv[1:])
     args = parse(argv)
     try:
         with interrupted_by_sigterm():
@@ -72,14 +76,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="lrsa rationalize",
         usage="lrsa rationalize POSTS OUT --model NAME [--url URL | --provider NAME] [options]\n"
-        "       lrsa rationalize audit FILE ...",
+        "       lrsa rationalize audit FILE ...\n"
+        "       lrsa rationalize shorten POSTS OUT --tokenizer FOLDER|ID ...",
         description="Asks a large model to explain the text and the picture of each post, and writes the posts with "
         "these rationales. What was answered is kept and never asked again: run the same command to go on. Exit code: "
         "0 where every post has its rationales, else 1; 2 after bad input.",
         epilog="Keys come from the environment: HF_TOKEN for what Hugging Face serves, OPENAI_API_KEY for every other "
         "server. docs/rationales.md tells more.",
     )
-    settings = GenerationSettings()
     parser.add_argument("posts", help="JSON Lines file, or folder of splits; aspects are not looked at")
     parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")
     parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
@@ -91,39 +95,52 @@ def parse(argv: list[str]) -> argparse.Namespace:
     server = who.add_mutually_exclusive_group()
     server.add_argument("--url", help="OpenAI-compatible server, such as http://localhost:8000/v1")
     server.add_argument("--provider", help="inference provider of Hugging Face, or auto")
-    who.add_argument("--text-only", action="store_true", help="the server's model sees no pictures")
-    who.add_argument("--concurrency", type=positive, default=16, help="of a server: questions at once (default: 16)")
-    who.add_argument("--timeout", type=positive, default=120, help="of a server: seconds for a try (default: 120)")
-    who.add_argument("--batch-size", type=positive, default=8, help="of a local model: questions at once (default: 8)")
-    who.add_argument("--device-map", default="auto", help="of a local model (default: auto)")
-    who.add_argument("--dtype", default="auto", help="of a local model (default: auto)")
-    who.add_argument("--quantization", help="of a local model: 8bit or 4bit")
+    add_writer_arguments(who)
 
     what = parser.add_argument_group("what is asked")
     what.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="rationales (default: both)")
     what.add_argument("--text-prompt", metavar="FILE", help="prompt for text rationales in place of the bundled one")
     what.add_argument("--image-prompt", metavar="FILE", help="the same for image rationales")
-    what.add_argument("--shots", type=count, default=0, help="worked examples of the prompt to show (default: 0)")
-    what.add_argument("--evidence", metavar="FILE", help='JSON Lines {"id", "caption", "objects", ...}')
-    what.add_argument(
-        "--max-new-tokens", type=positive, default=settings.max_new_tokens, help="of an answer (default: %(default)s)"
-    )
-    what.add_argument("--temperature", type=float, default=settings.temperature, help="(default: 0, greedy)")
-    what.add_argument("--top-p", type=float, default=settings.top_p, help="share that is sampled from (default: 1)")
-    what.add_argument("--seed", type=int, help="of sampling")
-    what.add_argument(
-        "--max-image-side", type=positive, default=settings.max_image_side, help="pixels (default: %(default)s)"
-    )
+    add_prompt_arguments(what)
 
     run = parser.add_argument_group("this run")
     run.add_argument("--dry-run", action="store_true", help="show prompts, counts and estimated tokens; ask nothing")
-    run.add_argument("--max-requests", type=count, help="questions to ask at most")
-    run.add_argument("--max-total-tokens", type=count, help="tokens of prompts and answers to stop asking at")
-    run.add_argument("--retry-failed", action="store_true", help="ask again what failed in earlier runs")
+    add_limit_arguments(run)
     args = parser.parse_args(argv)
     if args.text_only and not (args.url or args.provider):
         parser.error("--text-only is for servers: what a local model sees is known")
     return args
+
+
+def add_writer_arguments(group) -> None:
+    group.add_argument("--text-only", action="store_true", help="the server's model sees no pictures")
+    group.add_argument("--concurrency", type=positive, default=16, help="of a server: questions at once (default: 16)")
+    group.add_argument("--timeout", type=positive, default=120, help="of a server: seconds for a try (default: 120)")
+    group.add_argument("--batch-size", type=positive, default=8, help="of a local model: the same (default: 8)")
+    group.add_argument("--device-map", default="auto", help="of a local model (default: auto)")
+    group.add_argument("--dtype", default="auto", help="of a local model (default: auto)")
+    group.add_argument("--quantization", help="of a local model: 8bit or 4bit")
+
+
+def add_prompt_arguments(group) -> None:
+    settings = GenerationSettings()
+    group.add_argument("--shots", type=count, default=0, help="worked examples of the prompt to show (default: 0)")
+    group.add_argument("--evidence", metavar="FILE", help='JSON Lines {"id", "caption", "objects", ...}')
+    group.add_argument(
+        "--max-new-tokens", type=positive, default=settings.max_new_tokens, help="of an answer (default: %(default)s)"
+    )
+    group.add_argument("--temperature", type=float, default=settings.temperature, help="(default: 0, greedy)")
+    group.add_argument("--top-p", type=float, default=settings.top_p, help="share that is sampled from (default: 1)")
+    group.add_argument("--seed", type=int, help="of sampling")
+    group.add_argument(
+        "--max-image-side", type=positive, default=settings.max_image_side, help="pixels (default: %(default)s)"
+    )
+
+
+def add_limit_arguments(group) -> None:
+    group.add_argument("--max-requests", type=count, help="questions to ask at most")
+    group.add_argument("--max-total-tokens", type=count, help="tokens of prompts and answers to stop asking at")
+    group.add_argument("--retry-failed", action="store_true", help="ask again what failed in earlier runs")
 
 
 def count(text: str) -> int:

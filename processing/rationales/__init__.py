@@ -20,6 +20,7 @@ _WHERE = {
     "WriterError": "writers",
     "answer_key": "asking",
     "ask": "asking",
+    "fit_for_training": "shortening",
     "load_prompt": "prompts",
     "mask_words": "shortening",
     "polarity_words": "shortening",

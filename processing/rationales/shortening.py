@@ -16,6 +16,18 @@ _SENTENCE_END = regex.compile(rf"(?:(?<!{_ABBREVIATIONS})\.|[!?…])[.!?…]*[\"
 _RUN_END = regex.compile(r"(?<=\S)(?=\s|$)")
 
 
+def fit_for_training(
+    rationale: str | None, tokenizer: Callable[..., Any], max_tokens: int, masked: Collection[str] = ()
+) -> str | None:
+    """Makes one rationale running text, masks words in it, and cuts it to a budget; `None` where nothing is left.
+
+    Args:
+        tokenizer, max_tokens: as of `shorten`.
+        masked: words to mask, such as `polarity_words()`.
+    """
+    return shorten(mask_words(to_running_text(rationale or ""), masked), tokenizer, max_tokens) or None
+
+
 def shorten(text: str, tokenizer: Callable[..., Any], max_tokens: int) -> str:
     """Cuts a rationale to a budget: at the last sentence end that is within it; where the first sentence is too long,
     at white space, and where its first run of characters is too long, between words. `""` where nothing is within.
@@ -29,7 +41,9 @@ def shorten(text: str, tokenizer: Callable[..., Any], max_tokens: int) -> str:
     text = text.strip()
 
     def fits(part: str) -> bool:
-        return len(tokenizer(part, add_special_tokens=False)["input_ids"]) <= max_tokens
+        # As the processor counts: what looks like a special token is ordinary text.
+        ids = tokenizer(part, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        return len(ids) <= max_tokens
 
     if fits(text):
         return text
@@ -175,7 +189,7 @@ def polarity_words(lexicon: str | Path | None = None) -> frozenset[str]:
     return frozenset(word for word, value in values.items() if value) | frozenset(DEFAULT_LABELS)
 
 
-def mask_words(text: str, words: Collection[str], mask: str = "…") -> str:
+def mask_words(text: str, words: Collection[str], mask: str = "■") -> str:
     """Puts a mask in place of words, to see what a model learns from rationales without them.
 
     Runs of characters between white space, which emoticons are, and the words of `split_words` are looked up as they

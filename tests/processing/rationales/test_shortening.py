@@ -1,7 +1,6 @@
 """What is done to rationales before training."""
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processing import PostError, split_words
-from processing.rationales import mask_words, polarity_words, shorten, to_running_text
+from processing.rationales import fit_for_training, mask_words, polarity_words, shorten, to_running_text
 
 
-DATA = Path(os.environ.get("LRSA_TWITTER_DATA", Path(__file__).parents[4] / "shared" / "data"))
+DATA = Path(__file__).parents[4] / "shared" / "data"
 POSTS = Path(__file__).parents[3] / "examples" / "posts"
 SENTENCES = [
     "The picture shows a cup.",
@@ -30,7 +29,7 @@ ANSWERS = st.lists(st.sampled_from(SENTENCES + MARKS) | st.text(max_size=6), max
 
 
 def length(tokenizer, text: str) -> int:
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 # --- budget
@@ -197,7 +196,7 @@ def test_words_with_a_value_and_the_polarities_are_masked(tmp_path):
     words = polarity_words(lexicon)
     assert words == {"glad", ":)", "LIT", "positive", "neutral", "negative"}
     text = "Glad, glad-eyed :) gladly\tLIT lit: the tone of the chair is Positive; not 'negative'."
-    assert mask_words(text, words) == "…, …-eyed … gladly\t… lit: the tone of the chair is …; not '…'."
+    assert mask_words(text, words) == "■, ■-eyed ■ gladly\t■ lit: the tone of the chair is ■; not '■'."
     assert mask_words(text, words, "[MASK]").count("[MASK]") == 6
     assert mask_words("", words) == ""
     with pytest.raises(PostError, match="no lexicon"):
@@ -207,7 +206,7 @@ def test_words_with_a_value_and_the_polarities_are_masked(tmp_path):
 def test_vaders_words():
     words = polarity_words()
     assert len(words) > 7000 and {"great", "terrible", "neutral"} <= words
-    assert mask_words("The great hall was terribly cold :(", words) == "The … hall was … cold …"
+    assert mask_words("The great hall was terribly cold :(", words) == "The ■ hall was ■ cold ■"
 
 
 @given(data=st.data())
@@ -218,15 +217,32 @@ def test_masking_twice_masks_no_more(data, any_text):
     masked = mask_words(text, words)
     assert mask_words(masked, words) == masked
     assert masked.split() == [] or len(masked.split()) == len(text.split())
-    assert not {piece for piece in masked.split() if piece in words} - {"…"}
+    assert not {piece for piece in masked.split() if piece in words} - {"■"}
     if not words & set(pieces) and not words & {piece.lower() for piece in pieces}:
         assert masked == text
+
+
+def test_fit_for_training(tokenizers):
+    tokenizer = tokenizers["bpe"]
+    given = "Sure! Here's the rationale:\n- a great fox\n- the lazy dog\n\nThe fox loves pizza. It rains."
+    wanted = "a ■ fox; the lazy dog. The fox loves pizza."
+    budget = length(tokenizer, wanted)
+    fit = fit_for_training(given, tokenizer, budget, {"great"})
+    assert fit == wanted == fit_for_training(wanted, tokenizer, budget, {"great"})
+    assert fit_for_training(None, tokenizer, 5) is fit_for_training(" \n", tokenizer, 5) is None
+
+
+@given(data=st.data())
+def test_fitting_twice_changes_nothing_more(data, tokenizers):
+    tokenizer, budget = tokenizers["bpe"], data.draw(st.integers(1, 60))
+    fit = fit_for_training(data.draw(ANSWERS), tokenizer, budget, {"picture", "wants"})
+    assert fit_for_training(fit, tokenizer, budget, {"picture", "wants"}) == fit
 
 
 # --- on real rationales
 
 
-@pytest.mark.skipif(not (DATA / "twitter2017").is_dir(), reason="the Twitter data is not beside this checkout")
+@pytest.mark.skipif(not (DATA / "twitter2017").is_dir(), reason="shared/data does not lie beside the checkout")
 def test_published_rationales_become_running_text(tokenizers):
     counts = {"lines": 0, "changed": 0, "numbered": 0}
     for name in ("twitter2015", "twitter2017"):
