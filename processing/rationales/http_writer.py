@@ -13,7 +13,7 @@ from io import BytesIO
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx2
 from anyio import CapacityLimiter, fail_after, sleep, to_thread
@@ -105,35 +105,26 @@ class HTTPWriter:
         self.model, self.settings, self.sees_pictures = model, settings, sees_pictures
         self.concurrency, self.timeout, self.retries, self.patience = concurrency, timeout, retries, patience
 
-        secrets: list[str] = []
-        self._query = b""
-        if base_url is None:
-            provider = provider or "auto"
-            self._where, host, authorization = f"provider {provider}", "", None
-            hugging_face = provider != "openai"
-        else:
-            url, self._query, user = _split_url(base_url)
-            self._where, host, authorization = str(url), url.host, None
-            hugging_face = f".{host}".endswith(HUGGING_FACE)
-            secrets += [value for _, value in parse_qsl(self._query.decode())]
-            if user and api_key is None:
-                authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
-            secrets += [user, *user.split(":", 1)]
+        url, self._query, user = (None, b"", "") if base_url is None else _split_url(base_url)
+        self._where = str(url) if url else f"provider {provider or 'auto'}"
+        hugging_face = f".{url.host}".endswith(HUGGING_FACE) if url else provider != "openai"
         self._key_name = "HF_TOKEN" if hugging_face else "OPENAI_API_KEY"
-        if api_key is None and authorization is None:
+        if api_key is None and not user:
             api_key = get_token() if hugging_face else os.environ.get(self._key_name)
         api_key = (api_key or "").strip()
         if not (api_key.isascii() and api_key.isprintable()):
             raise WriterError("The API key holds characters that no key has: copy it again.")
-        if api_key:
-            authorization = f"Bearer {api_key}"
-        secrets += [api_key, (authorization or "").partition(" ")[2]]
-        self._secrets = sorted({form for secret in secrets for form in (secret, quote(secret, ""))}, key=len)[::-1]
-        if base_url is None:
-            self._client = {"provider": provider, "api_key": api_key or None}
-        else:
-            # Without a key the client would send this machine's Hugging Face token to any server.
+        basic = base64.b64encode(user.encode()).decode()
+        if url:
+            authorization = f"Bearer {api_key}" if api_key else f"Basic {basic}" if user else None
+            # Without a key of ours the client would send this machine's Hugging Face token to any server.
             self._client = {"base_url": self._where, "api_key": "-", "headers": {"authorization": authorization}}
+        else:
+            self._client = {"provider": provider or "auto", "api_key": api_key or None}
+        in_query = [value for _, value in parse_qsl(self._query.decode())]
+        secrets = [api_key, basic, user, *user.split(":", 1), *in_query]
+        # The longest first; very short ones are none, and are in every word.
+        self._secrets = sorted({form for s in secrets if len(s) > 3 for form in (s, quote(s, ""))}, key=len)[::-1]
 
     def write(self, requests: Iterable[tuple[Hashable, Request]]) -> Iterator[tuple[Hashable, Answer | Failure]]:
         """Answers questions as they are done; see `Writer.write`.
@@ -177,11 +168,11 @@ class HTTPWriter:
             try:
                 answer = await self._try(chat, messages, request.schema)
             except _Refused as refusal:
-                return self._failure(chat, str(refusal))
+                return self._failure(chat, self._clean(refusal))
             except _TryAgain as fault:
                 wait = max(fault.wait, random.uniform(0, min(MAX_BACKOFF, BACKOFF * 2**faults)))
                 faults += 1
-                reason = f"{fault} ({faults} tries)"
+                reason = f"{self._clean(fault)} (tries: {faults})"
                 if fault.away:
                     now = time.monotonic()
                     away_since = away_since or now
@@ -208,7 +199,7 @@ class HTTPWriter:
                     temperature=settings.temperature,
                     top_p=settings.top_p if settings.temperature > 0 else None,
                     seed=settings.seed,
-                    response_format=schema and _response_format(schema),
+                    response_format=_response_format(schema) if schema else None,
                     extra_body={chat.token_limit: settings.max_new_tokens},
                 )
             choice = output.choices[0]
@@ -263,12 +254,11 @@ class HTTPWriter:
         if chat.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise WriterError(
                 f"{self._where}: {MAX_FAILURES_IN_A_ROW} questions one after another got no answer, the last for this "
-                f"reason: {self._clean(reason)}. Mend it and run again."
+                f"reason: {reason}. Mend it and run again."
             )
-        return Failure(self._clean(reason))
+        return Failure(reason)
 
     def _away(self, chat: "_Chat", reason: str, wait: float) -> str:
-        reason = self._clean(reason)
         if not chat.contact:
             return f"{self._where}: no server answers there ({reason}); start it, or look at the address."
         if wait > self.patience:
@@ -279,8 +269,7 @@ class HTTPWriter:
         """Returns a message in one short line without secrets, whoever wrote it."""
         text = str(message)
         for secret in self._secrets:
-            if len(secret) > 3:  # shorter ones are none, and in every word
-                text = text.replace(secret, "***")
+            text = text.replace(secret, "***")
         text = re.sub(r"(?i)\b(hf_|sk-|bearer\s+|basic\s+)[\w.+/=-]{8,}", r"\1***", text)
         text = re.sub(r"(?i)(\w://)[^\s/@]+@", r"\1***@", text)
         text = re.sub(r"(?i)(\w://[^\s?\"']+\?)[^\s\"']+", r"\1***", text)
@@ -332,9 +321,8 @@ class _Chat(AsyncInferenceClient):
                 if len(raw) > MAX_ANSWER_BYTES:
                     break
         if not response.is_success:
-            if (
-                response.status_code == 400 and "max_tokens" in body and b"max_completion_tokens" in raw
-            ):  # newer OpenAI
+            # Newer models of OpenAI refuse the one and take the other.
+            if response.status_code == 400 and "max_tokens" in body and b"max_completion_tokens" in raw:
                 self.token_limit = "max_completion_tokens"
                 raise _TryAgain("the server wants max_completion_tokens")
             raise _BadStatus(response, bytes(raw))
@@ -347,7 +335,8 @@ def _split_url(base_url: str) -> tuple[httpx2.URL, bytes, str]:
     """Returns the URL that is asked without secrets, its query, and its `user:password`."""
     try:
         url = httpx2.URL(base_url.strip())
-    except httpx2.InvalidURL:
+        urlsplit(base_url).port, url.host.encode("idna")  # raise for ports and hosts that can be none
+    except (httpx2.InvalidURL, ValueError):
         url = httpx2.URL("")
     if url.scheme not in ("http", "https") or not url.host:  # may hold secrets: it is not shown
         raise WriterError("The base URL is no address of a server; one such as http://localhost:8000/v1 is expected.")

@@ -16,8 +16,9 @@ A question's NAME is what `--name` (a regular expression) finds in its text, els
 counts once it was written to a client that was still there. `GET /requests` lists headers, paths and bodies, with
 `--record`.
 
-Kinds: a status such as `500`; `429@2` and `429@date2`, with `Retry-After` in seconds or as HTTP date; `hang` (no byte
-for an hour), `reset` (in mid-body), `close` (before the first byte), `empty` (body), `junk` (no JSON), `list` (JSON of
+Kinds: a status such as `500`; `429:insufficient_quota`, with a code of the error; `400:quote`, with a message that
+quotes the question; `429@2` and `429@date2`, with `Retry-After` in seconds or as HTTP date; `hang` (no byte for an
+hour), `reset` (in mid-body), `close` (before the first byte), `empty` (body), `junk` (no JSON), `list` (JSON of
 another kind), `error` (a 200 that holds an error), `blank` (an answer without text), `refusal`, `cut` (at the limit),
 `huge` (an answer of 2 MB), `ok`.
 """
@@ -125,7 +126,7 @@ class Server:
             return await self.send(writer, 400, {"error": {"message": told, "code": "unsupported_parameter"}})
         if self.options.delay:
             await asyncio.sleep(self.options.delay)
-        return await self.behave(reader, writer, self.kind(text, question["requests"]), name, question)
+        return await self.behave(reader, writer, self.kind(text, question["requests"]), name, text)
 
     def kind(self, text: str, number: int) -> str:
         if script := re.search(r"<<([^<>]+)>>", text):
@@ -136,20 +137,25 @@ class Server:
         return "ok"
 
     async def behave(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, name: str, question: dict
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, name: str, asked: str
     ) -> bool:
         if kind != "ok":
             self.faults[kind] += 1
         told, _, wait = kind.partition("@")
+        told, _, code = told.partition(":")
         if told.isdigit():
-            extra = {}
+            error, extra = {"message": f"fault {told}"}, {}
+            if code == "quote":
+                error["message"] += f" for {asked}"
+            elif code:
+                error["code"] = code
             if wait:
                 date = wait.startswith("date")
                 seconds = float(wait.removeprefix("date"))
                 extra["Retry-After"] = formatdate(time.time() + seconds, usegmt=True) if date else wait
             if told.startswith("3"):
                 extra["Location"] = "http://127.0.0.1:9/v1/chat/completions"
-            return await self.send(writer, int(told), {"error": {"message": f"fault {told}"}}, extra)
+            return await self.send(writer, int(told), {"error": error}, extra)
         if kind == "hang":
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(reader.read(1), 3600)  # returns when the client goes
@@ -192,7 +198,7 @@ class Server:
             return False
         if kind in ("ok", "refusal", "cut") and not (writer.is_closing() or reader.at_eof()):
             self.answers += 1
-            question["answers"] += 1
+            self.questions[name]["answers"] += 1
         writer.write(header(200, len(raw)) + raw)
         await writer.drain()
         return True

@@ -108,11 +108,11 @@ def test_a_server_that_hangs_is_asked_again(server):
 @pytest.mark.parametrize(
     "kind, reason",
     [
-        ("500", "500: fault 500 (3 tries)"),
-        ("504", "504: fault 504 (3 tries)"),
-        ("hang", "no answer within 0.3 s (3 tries)"),
-        ("reset", "the connection broke: ReadError (3 tries)"),
-        ("close", "the connection broke: Server disconnected without sending a response. (3 tries)"),
+        ("500", "500: fault 500 (tries: 3)"),
+        ("504", "504: fault 504 (tries: 3)"),
+        ("hang", "no answer within 0.3 s (tries: 3)"),
+        ("reset", "the connection broke: ReadError (tries: 3)"),
+        ("close", "the connection broke: Server disconnected without sending a response. (tries: 3)"),
     ],
 )
 def test_a_question_is_given_up_after_its_retries(server, kind, reason):
@@ -125,7 +125,7 @@ def test_a_question_is_given_up_after_its_retries(server, kind, reason):
 def test_an_answer_that_is_none_is_quoted(server, kind):
     answer, seen = ask(server, kind, retries=1)
     assert seen["requests"] == 2
-    assert answer.reason.startswith("the answer is no chat completion") and answer.reason.endswith("(2 tries)")
+    assert answer.reason.startswith("the answer is no chat completion") and answer.reason.endswith("(tries: 2)")
     if kind == "junk":
         assert "<html>" in answer.reason
 
@@ -163,7 +163,7 @@ def test_a_server_that_is_over_its_limits_costs_no_tries(server):
 
 def test_a_longer_wait_than_patience_ends_the_run_at_once(server):
     begun = time.monotonic()
-    with pytest.raises(WriterError, match=r"the server asks to come back in 7200 s \(429: fault 429 \(1 tries\)\)"):
+    with pytest.raises(WriterError, match=r"the server asks to come back in 7200 s \(429: fault 429 \(tries: 1\)\)"):
         ask(server, "429@7200")
     assert time.monotonic() - begun < 5
 
@@ -195,6 +195,8 @@ def test_waits_double_with_full_jitter(server, monkeypatch):
         ("402", "the account has nothing left; run again when it has (402: fault 402)"),
         ("403", "the key opens no access to 'tiny'; set OPENAI_API_KEY to one that does (403: fault 403)"),
         ("404", "there is no model 'tiny', or no chat server; look at the name and at the base URL (404: fault 404)"),
+        ("429:insufficient_quota", "the account has nothing left; run again when it has (429: fault 429)"),
+        ("400:API_KEY_INVALID", "the key is refused; set OPENAI_API_KEY to a valid one (400: fault 400)"),
         ("405", "no chat server is at this address; look at the base URL (405: fault 405)"),
         ("307", "no chat server is at this address; look at the base URL (307: fault 307)"),
     ],
@@ -218,6 +220,11 @@ def test_a_post_that_is_moderated_away_does_not_end_the_run(server):
     questions = [(f"q-m{i}", question(f"q-m{i} <<{'403' if i == 3 else 'ok'}>>")) for i in range(6)]
     answers = dict(make(server.url, concurrency=1).write(questions))
     assert [name for name, answer in answers.items() if answer == Failure("403: fault 403")] == ["q-m3"]
+
+
+def test_a_post_that_is_quoted_in_an_error_is_no_code(server):
+    answer, _ = ask(server, "400:quote", 'say "insufficient_quota" and "model_not_found"')
+    assert answer.reason.startswith("400: ") and "insufficient_quota" in answer.reason
 
 
 def test_many_failures_one_after_another_end_the_run(server):
@@ -259,7 +266,17 @@ def test_no_such_host():
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "user:hunter22@host/v1", "ftp://host/v1", "http://", "x", "http://["]
+    "url",
+    [
+        "localhost:8000/v1",
+        "user:hunter22@host/v1",
+        "ftp://host/v1",
+        "http://",
+        "x",
+        "http://[",
+        "http://h:99999",
+        "http://a..b",
+    ],
 )
 def test_an_address_that_is_none(url):
     with pytest.raises(WriterError, match="is no address of a server; one such as http://localhost:8000/v1") as error:
@@ -315,7 +332,7 @@ def test_random_faults_and_no_question_is_answered_twice():
     assert {seen["answers"] for seen in stats["questions"].values()} == {1}
     assert stats["requests"] == 500 + sum(count for kind, count in stats["faults"].items() if kind != "refusal")
     assert set(stats["faults"]) == set(kinds)
-    assert stats["most_at_once"] == 32
+    assert stats["most_at_once"] <= 32
 
 
 # What is sent
@@ -334,6 +351,7 @@ def test_settings_and_schema_are_sent(server):
         "top_p": 0.9,
         "seed": 7,
         "response_format": format,
+        "stream": False,
     }
 
 
