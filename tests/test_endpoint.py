@@ -27,18 +27,16 @@ def questions() -> dict:
     return questions
 
 
-@pytest.fixture(scope="module")
-def in_process(language_model, questions) -> dict[tuple, Answer]:
-    return dict(LocalWriter(language_model, SETTINGS, batch_size=4).write(questions.items()))
-
-
 @pytest.mark.slow
-def test_the_server_writes_what_the_model_writes_in_this_process(chat_server, language_model, questions, in_process):
-    writer = HTTPWriter(str(language_model), SETTINGS, base_url=chat_server, concurrency=4)
+def test_the_server_writes_what_the_model_writes_in_this_process(chat_server, language_model, questions):
+    writer = HTTPWriter(str(language_model), SETTINGS, base_url=chat_server, concurrency=2)
     written = dict(writer.write(questions.items()))
+    assert written.keys() == questions.keys()
     assert all(isinstance(answer, Answer) for answer in written.values()), written
-    assert written == in_process
-    # Each answer is of its own post.
-    assert len({answer.text for answer in written.values()}) >= 12
-    assert {answer.finish_reason for answer in written.values()} <= {"length", "stop"}
     assert all(0 < answer.completion_tokens <= 24 for answer in written.values())
+    assert len({answer.text for answer in written.values()}) >= 12  # each is of its own post
+
+    some = {name: questions[name] for name in list(questions)[4:12]}
+    assert len({kind for _, kind in some}) == 2
+    in_process = dict(LocalWriter(language_model, SETTINGS, batch_size=4).write(some.items()))
+    assert in_process == {name: written[name] for name in some}
