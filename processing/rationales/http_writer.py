@@ -239,7 +239,7 @@ class HTTPWriter:
             mend = f"the key is refused; set {self._key_name} to a valid one"
         elif status == 402 or code == "insufficient_quota":
             mend = "the account has nothing left; run again when it has"
-        elif status == 404 or code:
+        elif status == 404 or code or (status == 400 and not chat.answered_at and self._names_model(told)):
             mend = f"there is no model {self.model!r}, or no chat server; look at the name and at the base URL"
         elif status == 403 and not chat.answered_at:
             mend = f"the key opens no access to {self.model!r}; set {self._key_name} to one that does"
@@ -248,6 +248,10 @@ class HTTPWriter:
         else:
             return _Refused(told)
         return WriterError(f"{self._where}: {mend} ({told}).")
+
+    def _names_model(self, told: str) -> bool:
+        """Whether a refusal is about the model, as `transformers serve` words it, and not about a question's length."""
+        return any(f"{mark}{self.model}{mark}" in told for mark in "'\"`") and "token" not in told
 
     def _failure(self, chat: "_Chat", reason: str) -> Failure:
         chat.failures_in_a_row += 1

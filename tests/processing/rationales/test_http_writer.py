@@ -227,6 +227,13 @@ def test_a_post_that_is_quoted_in_an_error_is_no_code(server):
     assert answer.reason.startswith("400: ") and "insufficient_quota" in answer.reason
 
 
+def test_a_refusal_that_names_the_model_before_any_answer(server):
+    with pytest.raises(WriterError, match="there is no model 'tiny', or no chat server"):
+        ask(server, "400:quote", "Server is pinned to 'other'; requested 'tiny'.")
+    answer, _ = ask(server, "400:quote", "The maximum context length of 'tiny' is 512 tokens.")
+    assert isinstance(answer, Failure)
+
+
 def test_many_failures_one_after_another_end_the_run(server):
     questions = ((f"q-f{i}", question(f"q-f{i} <<400>>")) for i in range(1000))
     failures = []
@@ -654,13 +661,13 @@ print("torch" in sys.modules, [name for name in sys.modules if name.startswith("
 
 
 def test_nine_tenths_of_the_possible_rate():
-    """160 answers a second are possible: 32 at once, each after 200 ms. The best of three, for cores are shared."""
+    """160 answers a second are possible: 32 at once, each after 200 ms. The best of five, for cores are shared."""
     rates = []
     with RunningServer("--delay", 0.2) as server:
-        while len(rates) < 3 and max(rates, default=0) < 0.9 * 160:
+        while len(rates) < 5 and max(rates, default=0) < 0.9 * 160:
             begun = time.monotonic()
             writer = make(server.url, concurrency=32)
-            answers = list(writer.write((i, question(f"post {i}")) for i in range(960)))
+            answers = list(writer.write((i, question(f"post {i}")) for i in range(800)))
             rates.append(len(answers) / (time.monotonic() - begun))
             assert all(isinstance(answer, Answer) for _, answer in answers)
         assert server.stats()["most_at_once"] == 32
