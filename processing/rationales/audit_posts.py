@@ -23,7 +23,7 @@ def read_rationales(path: str | Path) -> dict[str, pd.DataFrame]:
     Returns:
         By split (a file alone has its own name) one row a post: `text`, `aspects` (gold aspects as written, `None`
         where the post has no labels), `polarities` (set of the gold ones), and for each kind the rationale, `None`
-        where there is none, and `finish_reason` of it under `KIND_finish`, where the post's `provenance` tells it.
+        where there is none, and under `KIND_finish` its `finish_reason`, where `rationale_provenance` tells it.
 
     Raises:
         PostError: names file, line and field.
@@ -65,7 +65,7 @@ def _frame(rows: Iterable[tuple[str, Any]], source: Path) -> pd.DataFrame:
         post = check_post(row, where)
         units, glue = (post["text"], "") if post["text"] is not None else (post["words"], " ")
         gold = post["aspects"]
-        provenance = row.get("provenance")
+        provenance = row.get("rationale_provenance")
         read = {
             "text": glue.join(units),
             "aspects": None if gold is None else [glue.join(units[a["start"] : a["end"]]) for a in gold],

@@ -74,10 +74,6 @@ def states_label(rationale: str) -> bool:
     return _STATEMENT.search(rationale) is not None
 
 
-def without_polarity_words(rationale: str) -> str:
-    return _DERIVED.sub(" ", rationale)
-
-
 def names(text: str, aspect: str) -> bool:
     """Whether an aspect stands in a text: in any case, between word borders, whatever white space parts its words."""
     pattern = r"\s+".join(map(re.escape, aspect.split()))

@@ -106,37 +106,26 @@ def _leak_test(leaks: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> 
     ps = {(test["split"], test["test"]): test["p_holm"] for test in tests}
     quiet = True
     for split, leak in leaks.items():
-        shown = leak["from_train"] or leak["within"]
-        beside = f"the polarity of {_percent(shown['rationale'][0])} of {leak['posts']} posts on {split}"
-        beside += f", from the text of {_percent(shown['text'][0])}"
+        shown, within = leak["from_train"] or leak["within"], leak["within"]
+        accuracy = {name: _percent(shown[name][0]) for name in shown}
         words = "; ".join(f"{label}: {', '.join(words[:5])}" for label, words in leak["telling_words"].items())
+        words = f"Those that tell most: {words}."
+        finds = (
+            f"a bag of words finds the polarity of {accuracy['rationale']} of {leak['posts']} posts on {split} from "
+        )
+        finds += f"the rationale, of {accuracy['text']} from the text"
         if ps[split, "told"] < LEVEL:
-            masked = _percent(shown["masked"][0])
-            yield (
-                LEAK,
-                (
-                    f"a bag of words finds from the rationale {beside}, and of {masked} where the polarity words are "
-                    f"taken out ({_p(ps[split, 'told'])})."
-                ),
-            )
+            p = _p(ps[split, "told"])
+            yield LEAK, f"{finds}, of {accuracy['masked']} from the rationale without its polarity words ({p})."
         elif ps[split, "more_than_text"] < LEVEL:
-            yield (
-                LOOK,
-                (
-                    f"a bag of words finds from the rationale {beside}, and not by polarity words. Good rationales do "
-                    f"that; so do leaks in other words. Those that tell most: {words}."
-                ),
+            yield LOOK, f"{finds}; not by polarity words. Good rationales do that, so do leaks in other words. {words}"
+        p = ps.get((split, "only_here"), 1)
+        if p < LEVEL:
+            own, foreign = _percent(within["rationale"][0]), accuracy["rationale"]
+            finds = (
+                f"a bag of words that learns within {split} finds the polarity of {own}, one from train of {foreign}"
             )
-        if ps.get((split, "only_here"), 1) < LEVEL:
-            yield (
-                LEAK,
-                (
-                    f"{split} tells polarities in words of its own: a bag of words that learns within the split finds "
-                    f"{_percent(leak['within']['rationale'][0])}, one from the train split "
-                    f"{_percent(leak['from_train']['rationale'][0])} ({_p(ps[split, 'only_here'])}). Those that tell most: "
-                    f"{words}."
-                ),
-            )
+            yield LEAK, f"{split} tells polarities in words of its own: {finds} ({_p(p)}). {words}"
         quiet &= min(ps[split, name] for name in leak["ps"]) >= LEVEL
     if quiet:
         each = ", ".join(
