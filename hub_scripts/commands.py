@@ -19,7 +19,7 @@ from processing import LRSAOnnxPredictor, PostError, load_posts
 from processing.posts import check_post, one_post
 from processing.writing import writable_folder, write_whole
 
-from .terminal import dump_lines, print_scores, read_recipe, show_progress
+from .terminal import dump_lines, positive, print_scores, read_recipe, show_progress
 
 
 TASKS = ("mabsa", "mate", "masc")
@@ -181,13 +181,6 @@ def check_output(output: str | None) -> None:
         writable_folder(Path(output).parent)
         if Path(output).is_dir():
             raise PostError(f"{output}: is a folder; name a file.")
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:
