@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import cache
 
 
 # Frequent words of running text. One that two languages share decides nothing between them.
@@ -92,17 +93,19 @@ def guess_language(rationale: str) -> str:
     Returns:
         Name of a language or, where the script is no Latin, of the script; `"unknown"` where neither shows.
     """
-    scripts = Counter(
-        next((script for script in _SCRIPTS if unicodedata.name(letter, "").startswith(script)), "LATIN")
-        for letter in rationale
-        if letter.isalpha()
-    )
+    scripts = Counter(_script(letter) for letter in rationale if letter.isalpha())
     if scripts and (script := scripts.most_common(1)[0][0]) != "LATIN":
         return script if script == "CJK" else script.capitalize()
     words = [word.lower() for word in _WORD.findall(rationale)]
     counts = {language: sum(word in stop for word in words) for language, stop in _STOP_WORDS.items()}
     first, second = sorted(counts.values(), reverse=True)[:2]
     return max(counts, key=counts.get) if first > second else "unknown"
+
+
+@cache
+def _script(letter: str) -> str:
+    name = unicodedata.name(letter, "")
+    return next((script for script in _SCRIPTS if name.startswith(script)), "LATIN")
 
 
 class Examples:
