@@ -376,7 +376,7 @@ def _data_url(image: Any, max_side: int) -> str:
     picture = open_image(image)
     picture.thumbnail((max_side, max_side))
     buffer = BytesIO()
-    picture.save(buffer, format="JPEG", quality=90)
+    picture.save(buffer, format="JPEG", quality=90, comment=b"")  # Pillow would take over a comment
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -1,6 +1,8 @@
 """`lrsa rationalize` against real servers: killed, shared, interrupted, with faults and without room."""
 
+import base64
 import importlib.util
+import io
 import json
 import os
 import random
@@ -202,6 +204,18 @@ def test_a_folder_of_splits(tmp_path):
     assert (tmp_path / "out.answers.sqlite").is_file()
 
 
+def test_the_example_in_the_documentation(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_posts(tmp_path, 3)
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "rationales.md").read_text(encoding="utf-8"), re.S
+    )
+    with RunningServer() as server:
+        exec(compile(example.replace("http://localhost:8000/v1", server.url), "rationales.md", "exec"), {})
+    assert capsys.readouterr().out == "6 Counter()\n"
+    check_whole(tmp_path / "posts.jsonl", tmp_path / "explained.jsonl")
+
+
 # --- bad input
 
 
@@ -288,6 +302,24 @@ def test_secrets_are_nowhere(tmp_path):
     for secret in secrets:
         assert secret not in said
         assert not [name for name, content in files.items() if secret.encode() in content]
+
+
+def test_a_picture_is_sent_without_what_its_file_says_besides(tmp_path):
+    posts = write_posts(tmp_path, 1)
+    said = Image.Exif()
+    said[0x010F] = "a camera"
+    Image.new("RGB", (20, 20)).save(
+        tmp_path / "images" / "one.png", "JPEG", exif=said, xmp=b"<x:xmpmeta>a place</x:xmpmeta>", comment=b"a comment"
+    )
+    with RunningServer("--record") as server:
+        command = ["rationalize", str(posts), str(tmp_path / "out.jsonl"), "--model", "m", "--url", server.url]
+        assert main([*command, "--kinds", "image"]) == 0
+        content = server.requests()[0]["body"]["messages"][-1]["content"]
+    (url,) = (part["image_url"]["url"] for part in content if part["type"] == "image_url")
+    picture = base64.b64decode(url.partition(",")[2])
+    assert Image.open(io.BytesIO(picture)).size == (20, 20)
+    for what in (b"a camera", b"a place", b"a comment"):
+        assert what in (tmp_path / "images" / "one.png").read_bytes() and what not in picture
 
 
 # --- ends of a run
