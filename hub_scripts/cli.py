@@ -1,25 +1,29 @@
-"""The command line: `lrsa train | evaluate | predict | convert`."""
+"""The command line: `lrsa train | evaluate | predict | rationalize | convert`."""
 
 import argparse
 import os
 import sys
+from importlib import import_module
 
 
 COMMANDS = {
     "train": "train a model from a recipe and/or flags",
     "evaluate": "score a model on labelled posts",
     "predict": "find aspects and polarities in posts",
+    "rationalize": "have a large model write rationales for posts, or audit them",
     "convert": "make a model of a VLP-MABSA or AoM checkpoint, or of a plain text model",
 }
+# Modules that commands lie in, apart from `commands`, which imports torch and all models.
+MODULES = {"rationalize": "rationalize", "evaluate_llm": "evaluate_llm"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns 0, or 2 after bad input, which is told in one line."""
+    """Runs one command. Returns 0, what the command does, or 2 after bad input, which is told in one line."""
     parser = argparse.ArgumentParser(
         prog="lrsa",
         description="Multimodal aspect-based sentiment analysis with LLM-generated rationales.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n" + "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+        epilog="commands:\n" + "\n".join(f"  {name:11} {text}" for name, text in COMMANDS.items())
         + "\n\n`lrsa COMMAND --help` tells more.",
     )  # fmt: skip
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=" | ".join(COMMANDS))
@@ -31,10 +35,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from processing import PostError
 
-    from . import commands
-
+    command = parsed.command
+    if command == "evaluate" and any(argument.partition("=")[0] == "--llm" for argument in parsed.arguments):
+        command = "evaluate_llm"
     try:
-        getattr(commands, parsed.command)(parsed.arguments)
+        module = import_module(f".{MODULES.get(command, 'commands')}", __package__)
+        return getattr(module, command)(parsed.arguments) or 0
     except PostError as error:
         if speaks:
             print(f"lrsa {parsed.command}: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ from processing.linguistics import add_linguistics, load_annotator
 from processing.posts import check_post, one_post
 from processing.writing import writable_folder, write_whole
 
-from .terminal import dump_lines, print_scores, read_recipe, show_progress
+from .terminal import dump_lines, positive, print_scores, read_recipe, show_progress
 
 
 TASKS = ("mabsa", "mate", "masc")
@@ -64,6 +64,11 @@ def evaluate(argv: list[str]) -> None:
     add_input_arguments(parser)
     parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")
     parser.add_argument("--output", help="JSON file for the scores")
+    parser.add_argument(
+        "--llm",
+        metavar="URL|MODEL",
+        help="ask a large model in place of MODEL; `lrsa evaluate --llm MODEL --help` tells more",
+    )
     args = parser.parse_args(argv)
     check_output(args.output)
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)
@@ -185,13 +190,6 @@ def check_output(output: str | None) -> None:
         writable_folder(Path(output).parent)
         if Path(output).is_dir():
             raise PostError(f"{output}: is a folder; name a file.")
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:

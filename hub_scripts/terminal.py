@@ -1,5 +1,6 @@
-"""What the commands read and print besides posts and models."""
+"""What the commands read and print besides posts and models. Imports no torch."""
 
+import argparse
 import json
 import os
 import sys
@@ -56,3 +57,10 @@ def print_scores(scores: dict[str, float], out=None) -> None:
 
 def dump_lines(rows) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number

@@ -96,13 +96,3 @@ def predict_batch(model, processor, batch, task: str = "mabsa", num_beams: int =
         return [[] for _ in batch.posts]
     outputs = model.generate(**inputs, num_beams=num_beams, return_dict_in_generate=True, output_scores=True)
     return processor.post_process_mabsa(outputs, batch, task)
-
-
-def gold_aspects(posts: Dataset) -> list[list[dict]]:
-    """Returns the gold aspects of posts in the units of the predictions: words for posts given as words."""
-    gold = []
-    for words, aspects in zip(posts["words"], posts["aspects"]):
-        if words is not None:
-            aspects = [{**a, "word_start": a["start"], "word_end": a["end"]} for a in aspects or []]
-        gold.append(aspects or [])
-    return gold

@@ -12,12 +12,13 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
+from processing.posts import gold_aspects
 from processing.writing import whole_folder, writable_folder, write_whole
 
 from .adapters import count_parameters, freeze_backbone, load_merged, lora_config, save_adapter
 from .frozen_states import collator_for
 from .modeling_lrsa import LRSAForMABSA
-from .predictor import gold_aspects, predict_posts, prepare_for_model
+from .predictor import predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
 

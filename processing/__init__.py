@@ -12,6 +12,7 @@ _WHERE = {
     "MABSABatch": "batch_lrsa",
     "PostError": "posts",
     "compute_mabsa_metrics": "metrics",
+    "iterate_posts": "posts",
     "load_posts": "posts",
     "split_words": "words_lrsa",
 }

@@ -45,10 +45,7 @@ class Annotator:
 
             # The other parts of its pipeline change neither tags nor heads.
             self.nlp = spacy.load(SPACY_MODEL, exclude=["ner", "lemmatizer", "attribute_ruler", "senter"])
-            if lexicon is None:
-                import vaderSentiment
-
-                lexicon = Path(vaderSentiment.__file__).with_name("vader_lexicon.txt")
+            lexicon = vader_lexicon() if lexicon is None else lexicon
         except (ImportError, OSError) as error:
             raise PostError(
                 "a model with AoM's modules reads nouns, dependencies and sentiment: pip install lrsa[aom] "
@@ -108,6 +105,17 @@ def align(doc, offsets: list[tuple[int, int]]) -> tuple[dict[int, int], dict[int
         token_of.setdefault(word, token)
         word_of.setdefault(token, word)
     return token_of, word_of
+
+
+def vader_lexicon() -> Path:
+    """Returns the file of VADER's lexicon.
+
+    Raises:
+        ImportError: VADER is not installed.
+    """
+    import vaderSentiment
+
+    return Path(vaderSentiment.__file__).with_name("vader_lexicon.txt")
 
 
 def read_lexicon(path: str | Path) -> dict[str, float]:

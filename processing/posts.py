@@ -68,44 +68,85 @@ def load_posts(
     Raises:
         PostError: names file, line and field.
     """
-    path = Path(path)
-    if path.is_dir():
-        found = [name for name in SPLITS if (path / f"{name}.jsonl").is_file()]
-        if split is not None and split not in found:
-            raise PostError(f"{path}: there is no {split}.jsonl; found {', '.join(found) or 'none'}.")
-        if not found:
-            raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
-        if split is not None:
-            return load_posts(path / f"{split}.jsonl", None, images, on_bad_image, labels, labelled)
+    files = split_files(path, split)
+    if split is None and Path(path).is_dir():
         return DatasetDict(
-            {name: load_posts(path / f"{name}.jsonl", None, images, on_bad_image, labels, labelled) for name in found}
+            {name: load_posts(file, None, images, on_bad_image, labels, labelled) for name, file in files.items()}
         )
-    if not path.is_file():
-        raise PostError(f"{path}: no such file or folder.")
-
-    folder = Path(images) if images is not None else path.parent / "images"
+    (path,) = files.values()
     rows, missing = [], 0
-    for line, row in read_json_lines(path):
-        post = check_post(row, f"{path}:{line}", labels)
-        if labelled and post["aspects"] is None:
-            raise PostError(f"{path}:{line}: aspects: is missing; give a list, an empty one where there are none.")
-        if labelled and (bare := [i for i, a in enumerate(post["aspects"]) if a["polarity"] is None]):
-            raise PostError(f"{path}:{line}: aspects[{bare[0]}].polarity: is missing.")
-        post["id"] = post["id"] or f"{path.stem}-{line}"
+    for where, _, post in iterate_posts(path, images, labels, labelled):
         if post["image"] is not None:
-            picture = folder / post["image"]
-            post["image_features"] = find_features(picture)
-            if os.path.isfile(picture):  # false, too, for what can be no file's name
-                post["image"] = check_picture(picture, f"{path}:{line}: image", on_bad_image)
+            post["image_features"] = find_features(Path(post["image"]))
+            if os.path.isfile(post["image"]):  # false, too, for what can be no file's name
+                post["image"] = check_picture(post["image"], f"{where}: image", on_bad_image)
             else:
                 post["image"] = None
                 missing += post["image_features"] is None
         rows.append(post)
-    if not rows:
-        raise PostError(f"{path}: the file is empty; one JSON object a line is expected.")
     if missing:
+        folder = picture_folder(path, images)
         logger.warning(f"{path}: {missing} of {len(rows)} pictures are not in {folder}; these posts count as without.")
     return to_dataset(rows)
+
+
+def split_files(path: str | Path, split: str | None = None) -> dict[str, Path]:
+    """Returns the files of the splits of a folder, or of one of them; a file is one split, under its stem.
+
+    Raises:
+        PostError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = {name: file for name in SPLITS if (file := path / f"{name}.jsonl").is_file()}
+        if split is not None and split not in found:
+            raise PostError(f"{path}: there is no {split}.jsonl; found {', '.join(found) or 'none'}.")
+        if not found:
+            raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
+        return found if split is None else {split: found[split]}
+    if not path.is_file():
+        raise PostError(f"{path}: no such file or folder.")
+    return {path.stem: path}
+
+
+def picture_folder(path: Path, images: str | Path | None) -> Path:
+    return Path(images) if images is not None else path.parent / "images"
+
+
+def iterate_posts(
+    path: str | Path,
+    images: str | Path | None = None,
+    labels: Sequence[str] | None = DEFAULT_LABELS,
+    labelled: bool = False,
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Reads the posts of one file, one by one, so that their number does not matter.
+
+    Args:
+        path: a `.jsonl` file.
+        images, labels, labelled: as of `load_posts`; with `labels=None` any polarity may occur.
+
+    Yields:
+        The place, such as `posts.jsonl:3`; the row as it stands there; and the checked post with the columns of
+        `FEATURES`, its `id` filled in. Its `image` is the path of a picture that is neither looked for nor opened.
+
+    Raises:
+        PostError: names file, line and field.
+    """
+    path = Path(path)
+    folder, empty = picture_folder(path, images), True
+    for line, row in read_json_lines(path):
+        empty, where = False, f"{path}:{line}"
+        post = check_post(row, where, labels)
+        if labelled and post["aspects"] is None:
+            raise PostError(f"{where}: aspects: is missing; give a list, an empty one where there are none.")
+        if labelled and (bare := [i for i, a in enumerate(post["aspects"]) if a["polarity"] is None]):
+            raise PostError(f"{where}: aspects[{bare[0]}].polarity: is missing.")
+        post["id"] = post["id"] or f"{path.stem}-{line}"
+        if post["image"] is not None:
+            post["image"] = str(folder / post["image"])
+        yield where, row, post
+    if empty:
+        raise PostError(f"{path}: the file is empty; one JSON object a line is expected.")
 
 
 def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
@@ -132,6 +173,16 @@ def one_post(post: dict[str, Any], image: str | None = None) -> Dataset:
     return dataset
 
 
+def gold_aspects(posts: Dataset) -> list[list[dict]]:
+    """Returns the gold aspects of posts in the units of the predictions: words for posts given as words."""
+    gold = []
+    for words, aspects in zip(posts["words"], posts["aspects"]):
+        if words is not None:
+            aspects = [{**a, "word_start": a["start"], "word_end": a["end"]} for a in aspects or []]
+        gold.append(aspects or [])
+    return gold
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yields (line number, object) of a JSON Lines file; empty lines are passed over."""
     with open(path, "rb") as file:
@@ -150,11 +201,12 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 raise PostError(f"{path}:{number}: no JSON ({error}); one object a line is expected.") from error
 
 
-def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> dict[str, Any]:
+def check_post(row: Any, where: str, labels: Sequence[str] | None = DEFAULT_LABELS) -> dict[str, Any]:
     """Returns the post with exactly the columns of `FEATURES`, or says what is wrong with it.
 
     Args:
         where: the place that messages begin with, such as `posts.jsonl:3`.
+        labels: polarities that may occur; `None` for any string.
     """
 
     def fail(field: str, problem: str):
@@ -224,7 +276,9 @@ def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> 
         if has_text and (start not in {a for a, _ in boundaries} or end not in {b for _, b in boundaries}):
             problem = f"{shortened(row['text'][start:end])} cuts a word or holds white space at its edge"
             fail(field, f"{problem}; move it to word borders.")
-        if polarity is not None and polarity not in labels:
+        if labels is None and not isinstance(polarity, str | None):
+            fail(f"{field}.polarity", "a string or null is expected.")
+        if labels is not None and polarity is not None and polarity not in labels:
             fail(f"{field}.polarity", f"{shortened(polarity)} is unknown; one of {', '.join(labels)} is expected.")
         checked.append({"start": start, "end": end, "polarity": polarity})
     checked.sort(key=lambda aspect: aspect["start"])
@@ -237,11 +291,11 @@ def check_post(row: Any, where: str, labels: Sequence[str] = DEFAULT_LABELS) -> 
     return post
 
 
-def check_picture(path: Path, where: str, on_bad_image: str) -> str | None:
+def check_picture(path: str, where: str, on_bad_image: str) -> str | None:
     """Returns the path of a picture that can be read, or `None` with a warning where it can't and is to be skipped."""
     try:
         open_image(path)
-        return str(path)
+        return path
     except ValueError as error:
         if on_bad_image != "skip":
             raise PostError(f"{where}: {error}. Repair it, or pass --on-bad-image skip.") from error

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from .posts import PostError
 
@@ -36,12 +37,20 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(former, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that appears whole, in place of a former one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Gives a file to write to that then appears whole, in place of a former one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        with open(fresh, "w", encoding="utf-8") as file:
+            yield file
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that appears whole, in place of a former one."""
+    with whole_file(path) as file:
+        file.write(text)

@@ -5,11 +5,29 @@ from importlib import import_module
 
 _WHERE = {
     "Answer": "writers",
+    "AnswerStore": "store",
     "Failure": "writers",
     "GenerationSettings": "writers",
+    "HTTPWriter": "http_writer",
+    "Limits": "asking",
+    "LocalWriter": "local_writer",
+    "Prompt": "prompts",
+    "Question": "asking",
     "Request": "writers",
+    "Source": "store",
+    "Summary": "asking",
     "Writer": "writers",
     "WriterError": "writers",
+    "answer_key": "asking",
+    "ask": "asking",
+    "fit_for_training": "shortening",
+    "load_prompt": "prompts",
+    "mask_words": "shortening",
+    "polarity_words": "shortening",
+    "read_aspects": "llm_aspects",
+    "score_answers": "llm_aspects",
+    "shorten": "shortening",
+    "to_running_text": "shortening",
 }
 
 __all__ = sorted(_WHERE)

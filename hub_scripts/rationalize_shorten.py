@@ -1,0 +1,72 @@
+"""`lrsa rationalize shorten`: makes the rationales of posts fit for training."""
+
+import argparse
+import json
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from processing import PostError
+from processing.posts import iterate_posts, split_files
+from processing.rationales.output import is_file_name
+from processing.rationales.post_questions import RATIONALES
+from processing.rationales.shortening import fit_for_training, polarity_words
+from processing.writing import whole_file, writable_folder
+
+from .terminal import positive
+
+
+def shorten(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="lrsa rationalize shorten",
+        description="Writes posts with their rationales as running text without lists and Markdown, cut at the end of "
+        "a sentence to a number of tokens.",
+    )
+    parser.add_argument("posts", help="JSON Lines file, or folder of splits")
+    parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")
+    parser.add_argument("--tokenizer", required=True, help="folder or id of a model, that which is to be trained")
+    parser.add_argument(
+        "--max-tokens",
+        type=positive,
+        default=126,
+        help="of a rationale, special ones apart (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mask-polarity-words",
+        nargs="?",
+        const="",
+        metavar="LEXICON",
+        help="put ■ in place of the words that have a value in a lexicon (default: VADER's), and of polarities",
+    )
+    args = parser.parse_args(argv)
+    out = Path(args.out)
+    if Path(args.posts).is_dir() == is_file_name(out) or out.is_file() > is_file_name(out):
+        kind = "folder; name a folder for its splits" if Path(args.posts).is_dir() else "file; name one in .jsonl"
+        raise PostError(f"{out}: {args.posts} is a {kind}.")
+    files = split_files(args.posts)
+    writable_folder(out.parent if is_file_name(out) else out)
+    lexicon = args.mask_polarity_words
+    masked = frozenset() if lexicon is None else polarity_words(lexicon or None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    except (OSError, ValueError) as error:
+        raise PostError(f"{args.tokenizer}: no tokenizer: {' '.join(str(error).split())}") from error
+
+    changed = total = 0
+    for name, file in files.items():
+        target = out if is_file_name(out) else out / f"{name}.jsonl"
+        try:
+            with whole_file(target) as lines:
+                for _, row, post in iterate_posts(file, labels=None):
+                    fit = {
+                        kind: fit_for_training(post[kind], tokenizer, args.max_tokens, masked)
+                        for kind in RATIONALES
+                        if post[kind] is not None
+                    }
+                    total += len(fit)
+                    changed += sum(fit[kind] != post[kind] for kind in fit)
+                    lines.write(json.dumps(row | fit, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise PostError(f"{target}: can't be written ({error.strerror}).") from error
+    print(f"{changed:,} of {total:,} rationales changed: {out}")
+    return 0
