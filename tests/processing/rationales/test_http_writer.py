@@ -702,12 +702,12 @@ def test_memory_does_not_grow_with_the_questions():
     own = psutil.Process()
     with RunningServer("--name", "post") as server:
         answers = make(server.url, concurrency=32).write(
-            (i, question(f"post {i} " + "x" * 200)) for i in range(100_000)
+            (i, question(f"post {i} " + "x" * 200)) for i in range(20_000)
         )
         for count, (_, answer) in enumerate(answers, 1):
             assert isinstance(answer, Answer)
             if count == 1000:
                 before = own.memory_info().rss
-        assert count == 100_000
-        assert server.stats()["answers"] == 100_000
-    assert own.memory_info().rss - before < 100e6
+        assert count == 20_000
+        assert server.stats()["answers"] == 20_000
+    assert own.memory_info().rss - before < 20e6  # 100 MB over 100,000
