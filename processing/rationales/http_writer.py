@@ -250,7 +250,7 @@ class HTTPWriter:
         return WriterError(f"{self._where}: {mend} ({told}).")
 
     def _names_model(self, told: str) -> bool:
-        """Whether a refusal is about the model, as `transformers serve` words it, and not about a question's length."""
+        """Whether a refusal is of the model, as `transformers serve` words it, and not of the question's length."""
         return any(f"{mark}{self.model}{mark}" in told for mark in "'\"`") and "token" not in told
 
     def _failure(self, chat: "_Chat", reason: str) -> Failure:

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import signal
 import socket
 import subprocess
@@ -660,18 +661,40 @@ print("torch" in sys.modules, [name for name in sys.modules if name.startswith("
 # Figures
 
 
+async def bare_rate(port: int, at_once: int, rounds: int) -> float:
+    """Answers a second that sockets alone get."""
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "post"}]}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    async def ask_on_and_on():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(rounds):
+            writer.write(head + body)
+            answer_head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", answer_head)[1]))
+        writer.close()
+
+    begun = time.monotonic()
+    await asyncio.gather(*(ask_on_and_on() for _ in range(at_once)))
+    return at_once * rounds / (time.monotonic() - begun)
+
+
 def test_nine_tenths_of_the_possible_rate():
-    """160 answers a second are possible: 32 at once, each after 200 ms. The best of five, for cores are shared."""
-    rates = []
+    """160 answers a second are possible: 32 at once, each after 200 ms; fewer where others have the cores.
+
+    So each run stands beside one of bare sockets, and the best of five counts.
+    """
+    shares = []
     with RunningServer("--delay", 0.2) as server:
-        while len(rates) < 5 and max(rates, default=0) < 0.9 * 160:
+        while len(shares) < 5 and max(shares, default=0) < 0.9:
+            possible = min(160, asyncio.run(bare_rate(server.port, 32, 20)))
             begun = time.monotonic()
             writer = make(server.url, concurrency=32)
             answers = list(writer.write((i, question(f"post {i}")) for i in range(800)))
-            rates.append(len(answers) / (time.monotonic() - begun))
+            shares.append(len(answers) / (time.monotonic() - begun) / possible)
             assert all(isinstance(answer, Answer) for _, answer in answers)
         assert server.stats()["most_at_once"] == 32
-    assert max(rates) >= 0.9 * 160, rates
+    assert max(shares) >= 0.9, shares
 
 
 @pytest.mark.slow
@@ -679,12 +702,12 @@ def test_memory_does_not_grow_with_the_questions():
     own = psutil.Process()
     with RunningServer("--name", "post") as server:
         answers = make(server.url, concurrency=32).write(
-            (i, question(f"post {i} " + "x" * 200)) for i in range(100_000)
+            (i, question(f"post {i} " + "x" * 200)) for i in range(20_000)
         )
         for count, (_, answer) in enumerate(answers, 1):
             assert isinstance(answer, Answer)
             if count == 1000:
                 before = own.memory_info().rss
-        assert count == 100_000
-        assert server.stats()["answers"] == 100_000
-    assert own.memory_info().rss - before < 100e6
+        assert count == 20_000
+        assert server.stats()["answers"] == 20_000
+    assert own.memory_info().rss - before < 20e6  # 100 MB over 100,000
