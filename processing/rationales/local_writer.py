@@ -141,8 +141,8 @@ class LocalWriter:
     def _fit_template(self, source: str) -> None:
         """Finds out whether the chat template has a place for a system message, and leaves control tokens to it."""
         thinks = "enable_thinking" in str(self.processor.chat_template)
-        for self._has_system, self._guards_tokens in product((True, False), repeat=2):
-            self._template_options = {"sanitize_control_tokens": self._guards_tokens}
+        for self._has_system, guards in product((True, False), repeat=2):
+            self._template_options = {"sanitize_control_tokens": guards}
             if thinks:  # a rationale is the answer, and a short one
                 self._template_options["enable_thinking"] = False
             try:
