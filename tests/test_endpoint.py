@@ -1,42 +1,69 @@
-"""Rationales of sample posts by a real language model: in this process, and behind a real server."""
+"""`lrsa rationalize` on sample posts with a real language model: behind a server, and in process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from processing.rationales import Answer, GenerationSettings, HTTPWriter, LocalWriter, load_prompt
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "examples" / "posts"
 
 
-POSTS = Path(__file__).parents[1] / "examples" / "posts"
-SETTINGS = GenerationSettings(max_new_tokens=24)
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="module")
-def questions() -> dict:
-    """Both questions about each of eight posts, by (post, kind). The model sees no pictures: it is told of them."""
-    posts = [json.loads(line) for line in (POSTS / "test.jsonl").read_text(encoding="utf-8").splitlines()]
-    posts = [post for post in posts if post["image"]][:8]
-    pictures = [json.loads(line) for line in (POSTS / "pictures.jsonl").read_text(encoding="utf-8").splitlines()]
-    captions = {picture["file"]: picture["caption"] for picture in pictures}
-    text, image = load_prompt("text_rationale"), load_prompt("image_rationale")
-    questions = {(post["id"], "text"): text.request(post["text"]) for post in posts}
-    for post in posts:
-        questions[post["id"], "image"] = image.request(post["text"], evidence={"caption": captions[post["image"]]})
-    assert len(questions) == 16
-    return questions
+def posts() -> list[dict]:
+    """Eight sample posts with pictures, without the rationales that they come with."""
+    rows = [row for row in read(SAMPLES / "test.jsonl") if row["image"]][:8]
+    return [{name: row[name] for name in ("id", "text", "image", "aspects")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def rationalize(posts, tmp_path_factory):
+    """Runs the command. The model sees no pictures: it is told what they show."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    captions = {picture["file"]: picture["caption"] for picture in read(SAMPLES / "pictures.jsonl")}
+    evidence = write(folder / "captions.jsonl", [{"id": p["id"], "caption": captions[p["image"]]} for p in posts])
+
+    def run(posts: list[dict], name: str, *options: str) -> tuple[list[dict], str]:
+        source = write(folder / f"{name}-posts.jsonl", posts)
+        command = [sys.executable, "-m", "hub_scripts.cli", "rationalize", source, folder / f"{name}.jsonl", *options]
+        command += ["--images", SAMPLES / "images", "--evidence", evidence, "--max-new-tokens", "16"]
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return read(folder / f"{name}.jsonl"), done.stdout
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_server_writes_what_the_model_writes_in_this_process(chat_server, language_model, questions):
-    writer = HTTPWriter(str(language_model), SETTINGS, base_url=chat_server, concurrency=2)
-    written = dict(writer.write(questions.items()))
-    assert written.keys() == questions.keys()
-    assert all(isinstance(answer, Answer) for answer in written.values()), written
-    assert all(0 < answer.completion_tokens <= 24 for answer in written.values())
-    assert len({answer.text for answer in written.values()}) >= 12  # each is of its own post
+def test_both_rationales_of_every_post(posts, rationalize, chat_server, language_model):
+    model = str(language_model)
+    at_server = ("--model", model, "--url", chat_server, "--text-only", "--concurrency", "2", "--timeout", "600")
+    rows, report = rationalize(posts, "served", *at_server)
+    assert "Asked 16 in " in report and ": 16 answered, 0 failed" in report
+    assert [{name: row[name] for name in posts[0]} for row in rows] == posts
+    written = [row[kind] for row in rows for kind in ("text_rationale", "image_rationale")]
+    assert all(written) and len(set(written)) >= 12, "each is of its own post"
+    again, report = rationalize(posts, "served", *at_server)
+    assert "Asked 0 in " in report and again == rows
 
-    some = {name: questions[name] for name in list(questions)[4:12]}
-    assert len({kind for _, kind in some}) == 2
-    in_process = dict(LocalWriter(language_model, SETTINGS, batch_size=4).write(some.items()))
-    assert in_process == {name: written[name] for name in some}
+    in_process = ("--model", model, "--dtype", "float32", "--batch-size", "4")
+    some, report = rationalize(posts[2:4], "local", *in_process)
+    assert "Asked 4 in " in report
+    for row, served in zip(some, rows[2:4]):
+        for kind in ("text_rationale", "image_rationale"):
+            assert row[kind] == served[kind]
+            told, other = (post["rationale_provenance"][kind] for post in (row, served))
+            assert told["finish_reason"] == other["finish_reason"] in ("stop", "length")
+            assert told["model"].startswith(f"{language_model.name}@") and other["model"] == model

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -33,13 +34,6 @@ QUANTIZATIONS = {
 }
 # What decides on the answers of a checkpoint, beside notes, logs and the optimizer's state.
 _CHECKPOINT_SUFFIXES = {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt"}
-_CHAT = Request(
-    "text_rationale",
-    [
-        {"role": "system", "content": [{"type": "text", "text": "You explain posts."}]},
-        {"role": "user", "content": [{"type": "text", "text": "What does the post say?"}]},
-    ],
-)
 
 
 class LocalWriter:
@@ -139,14 +133,17 @@ class LocalWriter:
         )
 
     def _fit_template(self, source: str) -> None:
-        """Finds out whether the chat template has a place for a system message, and leaves control tokens to it."""
+        """Finds out whether the template takes a system message, and the processor a guard for control tokens."""
         thinks = "enable_thinking" in str(self.processor.chat_template)
-        for self._has_system, self._guards_tokens in product((True, False), repeat=2):
-            self._template_options = {"sanitize_control_tokens": self._guards_tokens}
+        words = [{"type": "text", "text": "What does the post say?"}]
+        picture = [{"type": "image", "image": Image.new("RGB", (64, 64))}] if self.sees_pictures else []
+        chat = [{"role": "system", "content": words}, {"role": "user", "content": picture + words}]
+        for self._has_system, guards in product((True, False), repeat=2):
+            self._template_options = {"sanitize_control_tokens": guards}
             if thinks:  # a rationale is the answer, and a short one
                 self._template_options["enable_thinking"] = False
             try:
-                self._encode([_CHAT])
+                self._encode([Request("text_rationale", chat)])
                 return
             except Exception as error:
                 problem = error

@@ -10,6 +10,9 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
@@ -18,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip import CLIPImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from processing.rationales import Answer, Failure, GenerationSettings, LocalWriter, Request, WriterError
 
@@ -29,6 +33,14 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 POSITIONS = 512
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "patch_size": 8,
+    "initializer_range": 0.4,
+}
 SETTINGS = GenerationSettings(max_new_tokens=12)
 TEXTS = [
     "Great show at Riverside Hall",
@@ -98,39 +110,53 @@ def text_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def vision_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("vision") / "tiny-vision"
-    tokenizer = tiny_tokenizer()
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=16,
-        patch_size=8,
-        initializer_range=0.4,
-    )
+def llava(tokenizer) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """One grid of patches a picture, 2 × 2."""
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=CLIPVisionConfig(**VISION, image_size=16),
         text_config=text_config(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )
-    torch.manual_seed(1)
-    model = LlavaForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(folder)
-    LlavaProcessor(
+    processor = LlavaProcessor(
         CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
         tokenizer,
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
-    ).save_pretrained(folder)
+    )
+    return LlavaForConditionalGeneration(config), processor
+
+
+def idefics3(tokenizer) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
+    """Crops of a picture and the whole, as many as its sides ask for."""
+    crops = [f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<fake_token_around_image>", "<global-img>", *crops]})
+    image_processor = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    processor = Idefics3Processor(image_processor, tokenizer, image_seq_len=4, chat_template=TEMPLATE)
+    config = Idefics3Config(
+        vision_config=VISION | {"image_size": 32},
+        text_config=text_config(tokenizer).to_dict(),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Idefics3ForConditionalGeneration(config), processor
+
+
+def save(make, folder: Path) -> Path:
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(1)
+    for part in make(tokenizer):
+        part.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def vision_folder(tmp_path_factory) -> Path:
+    return save(llava, tmp_path_factory.mktemp("vision") / "tiny-vision")
 
 
 @pytest.fixture(scope="module")
@@ -281,18 +307,21 @@ def test_an_empty_answer_is_a_failure(text_folder):
 # Pictures
 
 
-def test_what_is_written_depends_on_the_picture(vision_folder, pictures):
-    writer = LocalWriter(vision_folder, SETTINGS, batch_size=4)
+@pytest.mark.parametrize("make", [llava, idefics3])
+def test_what_is_written_depends_on_the_picture(tmp_path, make, pictures):
+    folder = save(make, tmp_path / "tiny-vision")
+    Image.open(pictures[1]).resize((256, 100)).save(pictures[1])
+    writer = LocalWriter(folder, SETTINGS, batch_size=4)
     assert writer.sees_pictures
     requests = [ask(text, picture, kind="image_rationale") for text in TEXTS[:3] for picture in pictures]
     requests += [ask(text) for text in TEXTS]
     requests.append(ask(TEXTS[0], *pictures))
     written = answers(writer, *requests)
     assert len({answer.text for answer in written}) == len(requests)
-    alone = LocalWriter(vision_folder, SETTINGS, batch_size=1)
+    alone = LocalWriter(folder, SETTINGS, batch_size=1)
     assert answers(alone, *reversed(requests))[::-1] == written
-    # Four patches a picture, counted as the prompt's tokens.
-    assert written[0].prompt_tokens - written[6].prompt_tokens == 4
+    # The patches of a picture, four at least, count as the prompt's tokens.
+    assert written[0].prompt_tokens - written[6].prompt_tokens >= 4
 
 
 def test_a_picture_is_taken_as_file_or_bytes_and_made_smaller(vision_folder, pictures):
