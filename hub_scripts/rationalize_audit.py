@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from processing import PostError
-from processing.rationales.audit import BUDGET, FAULTS
-from processing.rationales.audit import audit as examine
+from processing.rationales.audit import BUDGET, FAULTS, audit_rationales
 from processing.rationales.audit_plots import draw
 from processing.rationales.audit_posts import read_rationales
 from processing.rationales.prompts import load_prompt
@@ -32,7 +31,7 @@ def audit(argv: list[str]) -> int:
     posts = read_rationales(args.rationales)
     examples = [example.answer for prompt in args.prompt for example in load_prompt(prompt).examples]
     writable_folder(output)
-    report = examine(posts, examples, args.budget, args.reader_accuracy)
+    report = audit_rationales(posts, examples, args.budget, args.reader_accuracy)
     for kind, figures in report["kinds"].items():
         print("\n".join(table(kind, figures, report["budget"])) + "\n")
     for verdict in report["verdicts"]:

@@ -30,7 +30,7 @@ _NEED_GOLD = ("gold_polarity", "gold_aspects", "gold_aspects_listed")
 _COLUMNS = "text rationale polarities words language aspects aspects_named list".split() + list(FAULTS) + list(SIGNS)
 
 
-def audit(
+def audit_rationales(
     splits: Mapping[str, pd.DataFrame],
     examples: Iterable[str] = (),
     budget: int = BUDGET,
@@ -96,15 +96,18 @@ def _audit_kind(kind: str, splits: Mapping[str, pd.DataFrame], examples: Example
     parts = {split: {split: labelled[split]} for split in labelled}
     if len(parts) > 1:
         parts["all splits"] = labelled
-    agreements = {name: agreement(part, leaks, reader) for name, part in parts.items()}
-    for split, told in agreements.items():
-        if told.rationales:
-            tests.append({"kind": kind, "test": "agreement", "split": split, "p": told.p})
+    agreements: dict[str, dict[str, Any]] = {}
+    for test, stated in (("agreement", False), ("stated", True)):
+        found = {name: agreement(part, leaks, reader, stated) for name, part in parts.items()}
+        agreements[test] = {name: told.__dict__ for name, told in found.items()}
+        for split, told in found.items():
+            if told.rationales:
+                tests.append({"kind": kind, "test": test, "split": split, "p": told.p})
     for split, leak in leaks.items():
         tests += [{"kind": kind, "test": name, "split": split, "p": p} for name, p in leak.ps.items()]
     return {
         "splits": figures,
-        "agreement": {split: told.__dict__ for split, told in agreements.items()},
+        **agreements,
         "leak_test": {split: leak.figures() for split, leak in leaks.items()},
     }, tests
 

@@ -18,7 +18,7 @@ def draw(report: Mapping[str, Any]) -> dict[str, bytes]:
     aspects; and the leak test.
 
     Args:
-        report: what `audit` returns.
+        report: what `audit_rationales` returns.
 
     Returns:
         PNG files by name: `coverage`, `rates` and `leak_test`. Kinds without any rationale are left out, the leak test
@@ -85,11 +85,10 @@ def _draw_rates(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> 
             shares = [[rate["rate"], rate["low"], rate["high"]] if rate["of"] else None for rate in rates]
             _draw_shares(ax, shares, index, len(splits), name)
         ax.set_yticks(range(len(signs)), [fill(SIGNS[sign], 26) for sign in signs])
-        ax.set(xlim=(0, None), xlabel="rationales, % (interval of 95 %)")
-        ax.invert_yaxis()
+        ax.set(xlim=(0, None), ylim=(len(signs) - 0.5, -0.5), xlabel="rationales, % (interval of 95 %)")
         if not signs:
             ax.set_axis_off()
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), borderaxespad=0)
 
 
 def _draw_leak_test(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from ..words_lrsa import split_words
 from .rates import interval
-from .signs import has_polarity_word, named_polarities
+from .signs import has_polarity_word, named_polarities, states_label
 
 
 FOLDS = 5
@@ -126,7 +126,10 @@ def is_enough(posts: Posts) -> bool:
 
 
 def agreement(
-    splits: Mapping[str, Posts], tests: Mapping[str, LeakTest], reader_accuracy: float | None = None
+    splits: Mapping[str, Posts],
+    tests: Mapping[str, LeakTest],
+    reader_accuracy: float | None = None,
+    stated: bool = False,
 ) -> Agreement:
     """Compares the polarities that rationales name with the gold ones, over all `splits` together.
 
@@ -136,11 +139,16 @@ def agreement(
     Args:
         tests: those of `leak_tests`, whose predictions from the text are compared with.
         reader_accuracy: as for `leak_tests`.
+        stated: whether just rationales that state a label outright count, and none with "a neutral background".
     """
     right, chances, by_text = [], [], []
     for name, posts in splits.items():
         named = [named_polarities(rationale) for rationale in posts.rationales]
-        asked = [index for index, polarities in enumerate(named) if len(polarities) == 1]
+        asked = [
+            index
+            for index, rationale in enumerate(posts.rationales)
+            if len(named[index]) == 1 and (states_label(rationale) or not stated)
+        ]
         golds = posts.polarities
         shares = {label: np.mean([label in gold for gold in golds]) for label in {next(iter(named[i])) for i in asked}}
         right += [next(iter(named[i])) in golds[i] for i in asked]
@@ -163,8 +171,12 @@ def _words(text: str) -> list[str]:
     return ["", *(text[start:end].lower() for start, end in split_words(text))]
 
 
-def _classifier() -> Pipeline:
-    return make_pipeline(TfidfVectorizer(analyzer=list, sublinear_tf=True), LinearSVC(C=0.3, random_state=0))
+def _weights() -> TfidfVectorizer:
+    return TfidfVectorizer(analyzer=list, sublinear_tf=True)
+
+
+def _classifier() -> LinearSVC:
+    return LinearSVC(C=0.3, random_state=0)
 
 
 def _test(posts: Posts, learned: Mapping[str, Pipeline], reader_accuracy: float | None) -> LeakTest:
@@ -197,17 +209,19 @@ def _test(posts: Posts, learned: Mapping[str, Pipeline], reader_accuracy: float 
     )
 
 
-def _predict_folds(texts: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Predicts every post by a classifier that learned from the other folds, of the posts with one polarity."""
-    predictions = np.empty(len(texts), dtype=object)
-    for others, fold in KFold(FOLDS, shuffle=True, random_state=0).split(texts):
-        others = others[labels[others] != ""]
-        predictions[fold] = _classifier().fit(texts[others], labels[others]).predict(texts[fold])
-    return predictions
-
-
 def _fit(posts: Posts, name: str) -> Pipeline:
-    return _classifier().fit(posts.inputs[name][posts.is_single], posts.labels[posts.is_single])
+    classifier = make_pipeline(_weights(), _classifier())
+    return classifier.fit(posts.inputs[name][posts.is_single], posts.labels[posts.is_single])
+
+
+def _predict_folds(bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Predicts every post by a classifier that learned from the other folds, of the posts with one polarity."""
+    weights = _weights().fit_transform(bags)
+    predictions = np.empty(len(bags), dtype=object)
+    for others, fold in KFold(FOLDS, shuffle=True, random_state=0).split(bags):
+        others = others[labels[others] != ""]
+        predictions[fold] = _classifier().fit(weights[others], labels[others]).predict(weights[fold])
+    return predictions
 
 
 def _telling_words(classifier: Pipeline, number: int = 8) -> dict[str, list[str]]:

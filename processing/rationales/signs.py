@@ -29,7 +29,7 @@ _LABEL = r"(?:positive|neutral|negative|pos|neu|neg)(?!\w)"
 _STATEMENT = re.compile(
     rf"[(\[{{<]\s*{_LABEL}\s*[)\]}}>]"
     rf"|\b(?:sentiment|polarity|label|class|category|annotation|ground[ -]truth|gold)s?\b[^.!?\n]{{0,40}}?"
-    rf"(?:\b(?:is|are|was|as)\b|=|:)\s*[\"'“‘*(\[]*{_LABEL}"
+    rf"(?:\b(?:is|are|was|as)\b(?:\s\w+)?|=|:)\s*[\"'“‘*(\[]*{_LABEL}"
     rf"|\b(?:label+|classifi|annotat)ed\s+(?:as\s+)?[\"'“‘]?{_LABEL}"
     rf"|(?<!\w){_LABEL}(?:\s+(?:sentiment|polarity|label|class))?\W*$",
     re.I,

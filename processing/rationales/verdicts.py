@@ -30,7 +30,7 @@ def verdicts(kind: str, figures: Mapping[str, Any], tests: Sequence[Mapping[str,
     """Sums up one kind of rationale.
 
     Args:
-        figures: of this kind, as `audit` returns them.
+        figures: of this kind, as `audit_rationales` returns them.
         tests: of this kind, with `p_holm`.
 
     Returns:
@@ -41,7 +41,7 @@ def verdicts(kind: str, figures: Mapping[str, Any], tests: Sequence[Mapping[str,
     else:
         found = [
             *_jumps(figures["splits"], tests),
-            *_agreement(figures["agreement"], tests),
+            *_agreement(figures, tests),
             *_leak_test(figures["leak_test"], tests),
             *_faults(figures["splits"]),
         ]
@@ -73,30 +73,32 @@ def _jumps(splits: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Ite
         yield FINE, "no sign of a rate that jumps on one split."
 
 
-def _agreement(agreements: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    if not agreements:
+def _agreement(figures: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    if not figures["agreement"]:
         yield UNCHECKED, "whether rationales know the gold polarities: no post with a rationale has any."
         return
-    ps = {test["split"]: test["p_holm"] for test in tests if test["test"] == "agreement"}
-    suspected = [split for split, p in ps.items() if p < LEVEL]
-    split = "all splits" if "all splits" in agreements else next(iter(agreements))
-    if suspected and split not in suspected:
-        split = min(suspected, key=ps.get)
-    told = agreements[split]
-    if not told["rationales"]:
-        yield FINE, "no sign of gold polarities: no rationale names a polarity by its label."
-        return
-    counts = f"{told['right']} of {told['rationales']} rationales that name one polarity name a gold one"
-    beside = f"{told['by_chance']:.0f} would by chance"
-    if told["by_text"] is not None:
-        beside += f", {told['by_text']} are predicted from the text"
-    where = "" if split == "all splits" else f" on {split}"
-    if suspected:
-        alone = [name for name in suspected if name != split]
-        also = f" Alone, too: {', '.join(alone)}." if alone else ""
-        yield LEAK, f"they name gold polarities{where}: {counts}; {beside} ({_p(ps[split])}).{also}"
-    else:
-        yield FINE, f"no sign that the polarities they name are the gold ones{where}: {counts}; {beside}."
+    quiet = True
+    for name, what in (("stated", "state one label outright"), ("agreement", "name one polarity")):
+        agreements = figures[name]
+        ps = {test["split"]: test["p_holm"] for test in tests if test["test"] == name}
+        suspected = [split for split, p in ps.items() if p < LEVEL]
+        split = "all splits" if "all splits" in agreements else next(iter(agreements))
+        if suspected and split not in suspected:
+            split = min(suspected, key=ps.get)
+        told = agreements[split]
+        where = "" if split == "all splits" else f" on {split}"
+        counts = f"{told['right']} of {told['rationales']} rationales that {what} name a gold one"
+        counts += f"; {told['by_chance']:.0f} would by chance"
+        if told["by_text"] is not None:
+            counts += f", {told['by_text']} are predicted from the text"
+        if suspected:
+            quiet = False
+            alone = [name for name in suspected if name != split]
+            also = f" Alone, too: {', '.join(alone)}." if alone else ""
+            yield LEAK, f"they know gold polarities{where}: {counts} ({_p(ps[split])}).{also}"
+        elif name == "agreement" and quiet:
+            none = "none names a polarity by its label"
+            yield FINE, f"no sign that they know gold polarities{where}: {counts if told['rationales'] else none}."
 
 
 def _leak_test(leaks: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
