@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tqdm import tqdm
+from transformers.utils import logging
 
 from ..posts import PostError
 from .estimates import estimate_prompt_tokens, estimate_tokens
 from .store import AnswerStore, Source, now
 from .writers import Answer, Failure, GenerationSettings, Request, Writer
 
+
+logger = logging.get_logger(__name__)
 
 MAX_REASONS = 100  # different ones that are counted apart
 
@@ -156,8 +159,9 @@ class _Run:
 
     def ask(self, questions: Iterable[Question]) -> None:
         self.write(self.to_ask(questions))
+        if others := sum(self.store.state(key, self.retry_before) == "claimed" for key in self.claimed):
+            logger.warning(f"{self.store.path}: waiting for {others} questions that another run is asking.")
         while self.claimed and not self.summary.stopped:
-            self.bar.set_postfix_str("waiting for another run")
             states = {key: self.store.state(key, self.retry_before) for key in self.claimed}
             for key, state in states.items():
                 if state in ("answered", "failed"):

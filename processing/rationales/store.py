@@ -4,6 +4,7 @@ import json
 import platform
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ VERSION = 1  # of the tables
 APPLICATION_ID = 0x4C525341  # "LRSA", by which SQLite files of other programs are told apart
 PATIENCE = 60  # seconds that a locked store is waited for
 OLD = timedelta(minutes=15)  # silence after which a run on another host counts as dead
+
+_open_stores: weakref.WeakSet["AnswerStore"] = weakref.WeakSet()  # of this process
 
 TABLES = """
 CREATE TABLE answers (
@@ -103,12 +106,13 @@ class AnswerStore:
             if found != "ok":
                 raise PostError(f"{self.path}: is damaged ({' '.join(found.split())}); give another file by --store.")
             for run, *process in self._connection.execute("SELECT * FROM runs").fetchall():
-                if not lives(*process):
+                if not self._lives(run, *process):
                     self._connection.execute("DELETE FROM claims WHERE run = ?", (run,))
                     self._connection.execute("DELETE FROM runs WHERE id = ?", (run,))
             self._run = self._connection.execute(
                 "INSERT INTO runs (host, pid, started, seen) VALUES (?, ?, ?, ?)", (*self._process, now())
             ).lastrowid
+        _open_stores.add(self)
 
     def _check_version(self) -> bool:
         """Returns whether the tables are there; an empty file has none."""
@@ -133,6 +137,7 @@ class AnswerStore:
             with self._errors(), self._transaction():
                 self._connection.execute("DELETE FROM runs WHERE id = ?", (self._run,))
         finally:
+            _open_stores.discard(self)
             self._connection.close()
 
     def __enter__(self):
@@ -177,7 +182,7 @@ class AnswerStore:
             claim = self._connection.execute(
                 "SELECT run, host, pid, started, seen FROM claims LEFT JOIN runs ON id = run WHERE key = ?", (key,)
             ).fetchone()
-            return "claimed" if claim and (claim[0] == self._run or lives(*claim[1:])) else "free"
+            return "claimed" if claim and self._lives(*claim) else "free"
 
     def claim(self, key: str, retry_before: str = "") -> str:
         """Returns `state` as it was found; what was `"free"` is now this run's to ask."""
@@ -239,6 +244,22 @@ class AnswerStore:
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", (self._run, *self._process, self._seen)
             )
 
+    def _lives(self, run: int, host: str | None, pid: int, started: float, seen: str) -> bool:
+        """Whether the run that a claim belongs to is still there."""
+        if host is None:
+            return False
+        if host != self._process[0]:
+            return seen > now(-OLD)
+        if (host, pid, started) == self._process:
+            return any(store._run == run and store.path.samefile(self.path) for store in list(_open_stores))
+        try:
+            process = psutil.Process(pid)
+            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Turns what SQLite says into one line with the mend."""
@@ -263,21 +284,6 @@ class AnswerStore:
 
 def now(shift: timedelta = timedelta()) -> str:
     return (datetime.now(UTC) + shift).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def lives(host: str | None, pid: int, started: float, seen: str) -> bool:
-    """Whether the run that a claim belongs to is still there."""
-    if host is None:
-        return False
-    if host != platform.node():
-        return seen > now(-OLD)
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def columns(source: Source) -> tuple[Any, ...]:

@@ -117,6 +117,21 @@ def test_the_claim_of_a_killed_run_is_void(path):
     child.communicate()
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_claim_of_a_store_that_could_not_give_it_up_is_void(path, closed):
+    """A full disk keeps claims in the file, though the process goes on, as notebooks do."""
+    full = AnswerStore(path)
+    full.claim("k")
+    full._connection.execute("PRAGMA query_only = on")
+    if closed:
+        with pytest.raises(PostError):
+            full.close()
+    else:
+        del full
+    with AnswerStore(path) as answers:
+        assert answers.claim("k") == "free"
+
+
 @pytest.mark.parametrize(
     ("change", "state"),
     [
