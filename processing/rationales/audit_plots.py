@@ -80,14 +80,15 @@ def _draw_rates(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> 
     for ax, of_aspects in zip(axes, (False, True)):
         signs = [sign for sign in SIGNS if sign.startswith("gold_aspects") == of_aspects]
         signs = [sign for sign in signs if any(split["rates"][sign]["of"] for split in splits.values())]
+        if not signs:
+            ax.set_axis_off()
+            continue
         for index, (name, split) in enumerate(splits.items()):
             rates = [split["rates"][sign] for sign in signs]
             shares = [[rate["rate"], rate["low"], rate["high"]] if rate["of"] else None for rate in rates]
             _draw_shares(ax, shares, index, len(splits), name)
         ax.set_yticks(range(len(signs)), [fill(SIGNS[sign], 26) for sign in signs])
         ax.set(xlim=(0, None), ylim=(len(signs) - 0.5, -0.5), xlabel="rationales, % (interval of 95 %)")
-        if not signs:
-            ax.set_axis_off()
     axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), borderaxespad=0)
 
 

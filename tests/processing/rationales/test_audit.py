@@ -405,7 +405,7 @@ def check_planted(report, where, kind):
     found = " ".join(suspicions(report, kind))
     jumped = {test["split"] for test in report["tests"] if test["test"] == "jump" and test["p_holm"] < 0.01}
     if where == "all":
-        assert "they know gold polarities:" in found
+        assert "they know gold polarities (all splits):" in found
     else:
         assert jumped == {where} and f"a rate jumps on {where}" in found
 
