@@ -38,7 +38,7 @@ def audit_rationales(
 ) -> dict[str, Any]:
     """Audits the rationales of one file or of the splits of a folder.
 
-    All tests of leaks together raise a false alarm in at most 1 of 100 audits (Holm, level 0.01).
+    The tests of one kind of rationale together raise a false alarm in at most 1 of 100 audits (Holm, level 0.01).
 
     Args:
         splits: from `read_rationales`.
@@ -53,11 +53,10 @@ def audit_rationales(
     kinds, tests, found, known_examples = {}, [], [], Examples(tuple(examples))
     for kind in KINDS:
         kinds[kind], of_kind = _audit_kind(kind, splits, known_examples, budget, reader_accuracy)
+        for test, p in zip(of_kind, holm([test["p"] for test in of_kind])):
+            test["p_holm"] = p
+        found += verdicts(kind, kinds[kind], of_kind)
         tests += of_kind
-    for test, p in zip(tests, holm([test["p"] for test in tests])):
-        test["p_holm"] = p
-    for kind in KINDS:
-        found += verdicts(kind, kinds[kind], [test for test in tests if test["kind"] == kind])
     return {
         "posts": {split: len(posts) for split, posts in splits.items()},
         "budget": budget,

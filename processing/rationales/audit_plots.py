@@ -89,7 +89,10 @@ def _draw_rates(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> 
             _draw_shares(ax, shares, index, len(splits), name)
         ax.set_yticks(range(len(signs)), [fill(SIGNS[sign], 26) for sign in signs])
         ax.set(xlim=(0, None), ylim=(len(signs) - 0.5, -0.5), xlabel="rationales, % (interval of 95 %)")
-    axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), borderaxespad=0)
+    series = axes[0].get_legend_handles_labels()
+    axes[1].legend(
+        *series, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), borderaxespad=0
+    )
 
 
 def _draw_leak_test(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> None:
@@ -123,5 +126,6 @@ def _draw_shares(ax, shares: Sequence[Sequence[float] | None], index: int, count
         fmt="o",
         color=COLOURS[index % len(COLOURS)],
         capsize=2,
+        clip_on=False,
         label=label,
     )
