@@ -99,6 +99,9 @@ def _draw_leak_test(axes, figures: Mapping[str, Any], report: Mapping[str, Any])
     leaks = figures["leak_test"]
     for ax, learned in zip(axes, ("from_train", "within")):
         shown = {split: leak for split, leak in leaks.items() if leak[learned]}
+        if not shown:
+            ax.set_axis_off()
+            continue
         for index, (name, label) in enumerate(INPUT_NAMES.items()):
             _draw_shares(ax, [leak[learned][name] for leak in shown.values()], index, len(INPUT_NAMES), label)
         for place, leak in enumerate(shown.values()):
@@ -108,8 +111,6 @@ def _draw_leak_test(axes, figures: Mapping[str, Any], report: Mapping[str, Any])
         where = "learned from train" if learned == "from_train" else "learned within the split, in 5 folds"
         ax.set(xlim=(0, 100), xlabel=f"polarity found by a bag of words, %\n{where}")
         ax.invert_yaxis()
-        if not shown:
-            ax.set_axis_off()
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 

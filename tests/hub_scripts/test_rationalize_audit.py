@@ -14,6 +14,8 @@ from hub_scripts.cli import main
 from hub_scripts.rationalize_audit import audit
 
 
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+
 SAMPLES = Path(__file__).parents[2] / "examples" / "posts"
 PICTURES = ("coverage", "rates", "leak_test")
 
