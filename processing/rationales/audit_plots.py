@@ -80,21 +80,28 @@ def _draw_rates(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> 
     for ax, of_aspects in zip(axes, (False, True)):
         signs = [sign for sign in SIGNS if sign.startswith("gold_aspects") == of_aspects]
         signs = [sign for sign in signs if any(split["rates"][sign]["of"] for split in splits.values())]
+        if not signs:
+            ax.set_axis_off()
+            continue
         for index, (name, split) in enumerate(splits.items()):
             rates = [split["rates"][sign] for sign in signs]
             shares = [[rate["rate"], rate["low"], rate["high"]] if rate["of"] else None for rate in rates]
             _draw_shares(ax, shares, index, len(splits), name)
         ax.set_yticks(range(len(signs)), [fill(SIGNS[sign], 26) for sign in signs])
         ax.set(xlim=(0, None), ylim=(len(signs) - 0.5, -0.5), xlabel="rationales, % (interval of 95 %)")
-        if not signs:
-            ax.set_axis_off()
-    axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), borderaxespad=0)
+    series = axes[0].get_legend_handles_labels()
+    axes[1].legend(
+        *series, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), borderaxespad=0
+    )
 
 
 def _draw_leak_test(axes, figures: Mapping[str, Any], report: Mapping[str, Any]) -> None:
     leaks = figures["leak_test"]
     for ax, learned in zip(axes, ("from_train", "within")):
         shown = {split: leak for split, leak in leaks.items() if leak[learned]}
+        if not shown:
+            ax.set_axis_off()
+            continue
         for index, (name, label) in enumerate(INPUT_NAMES.items()):
             _draw_shares(ax, [leak[learned][name] for leak in shown.values()], index, len(INPUT_NAMES), label)
         for place, leak in enumerate(shown.values()):
@@ -104,8 +111,6 @@ def _draw_leak_test(axes, figures: Mapping[str, Any], report: Mapping[str, Any])
         where = "learned from train" if learned == "from_train" else "learned within the split, in 5 folds"
         ax.set(xlim=(0, 100), xlabel=f"polarity found by a bag of words, %\n{where}")
         ax.invert_yaxis()
-        if not shown:
-            ax.set_axis_off()
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -122,5 +127,6 @@ def _draw_shares(ax, shares: Sequence[Sequence[float] | None], index: int, count
         fmt="o",
         color=COLOURS[index % len(COLOURS)],
         capsize=2,
+        clip_on=False,
         label=label,
     )

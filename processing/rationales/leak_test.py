@@ -230,7 +230,8 @@ def _telling_words(classifier: Pipeline, number: int = 8) -> dict[str, list[str]
     if len(labels) == 2:
         weights = np.stack([-weights[0], weights[0]])
     return {
-        str(label): [word for word in words[np.argsort(-row)] if word][:number] for label, row in zip(labels, weights)
+        str(label): [word for word in words[np.argsort(-row)] if word.isalnum()][:number]
+        for label, row in zip(labels, weights)
     }
 
 

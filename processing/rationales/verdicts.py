@@ -77,28 +77,23 @@ def _agreement(figures: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -
     if not figures["agreement"]:
         yield UNCHECKED, "whether rationales know the gold polarities: no post with a rationale has any."
         return
-    quiet = True
-    for name, what in (("stated", "state one label outright"), ("agreement", "name one polarity")):
-        agreements = figures[name]
-        ps = {test["split"]: test["p_holm"] for test in tests if test["test"] == name}
-        suspected = [split for split, p in ps.items() if p < LEVEL]
-        split = "all splits" if "all splits" in agreements else next(iter(agreements))
-        if suspected and split not in suspected:
-            split = min(suspected, key=ps.get)
-        told = agreements[split]
-        where = "" if split == "all splits" else f" on {split}"
-        counts = f"{told['right']} of {told['rationales']} rationales that {what} name a gold one"
-        counts += f"; {told['by_chance']:.0f} would by chance"
-        if told["by_text"] is not None:
-            counts += f", {told['by_text']} are predicted from the text"
-        if suspected:
-            quiet = False
-            alone = [name for name in suspected if name != split]
-            also = f" Alone, too: {', '.join(alone)}." if alone else ""
-            yield LEAK, f"they know gold polarities{where}: {counts} ({_p(ps[split])}).{also}"
-        elif name == "agreement" and quiet:
-            none = "none names a polarity by its label"
-            yield FINE, f"no sign that they know gold polarities{where}: {counts if told['rationales'] else none}."
+    if not any(told["rationales"] for told in figures["agreement"].values()):
+        yield FINE, "no sign that they know gold polarities: none names one by its label."
+        return
+    tested = {test["test"]: test for test in tests if test["test"] in ("stated", "agreement")}
+    if not tested:
+        yield UNCHECKED, "whether the polarities they name are more than a reader's: too few posts to learn from."
+    for name, test in tested.items():
+        told = figures[name][test["split"]]
+        what = "state one label outright" if name == "stated" else "name one polarity"
+        counts = (
+            f"({test['split']}): {told['right']} of {told['rationales']} rationales that {what} name a gold one; "
+            f"{told['by_chance']:.0f} would by chance, {told['by_text']} are predicted from the text"
+        )
+        if test["p_holm"] < LEVEL:
+            yield LEAK, f"they know gold polarities {counts} ({_p(test['p_holm'])})."
+        elif name == "agreement":
+            yield FINE, f"no sign that they know gold polarities {counts}."
 
 
 def _leak_test(leaks: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
