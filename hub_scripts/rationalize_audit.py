@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from processing import PostError
-from processing.rationales.audit import BUDGET, FAULTS, audit_rationales
-from processing.rationales.audit_plots import draw
-from processing.rationales.audit_posts import read_rationales
+from processing.rationales.audit.plots import draw
+from processing.rationales.audit.posts import read_rationales
+from processing.rationales.audit.report import BUDGET, FAULTS, audit_rationales
+from processing.rationales.audit.verdicts import SIGNS
 from processing.rationales.prompts import load_prompt
-from processing.rationales.verdicts import SIGNS
 from processing.writing import whole_file, writable_folder, write_whole
 
 from .terminal import positive

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from processing import PostError
 from processing.rationales import audit_rationales, read_rationales
-from processing.rationales.audit_posts import KINDS
-from processing.rationales.rates import holm, interval, jumps
-from processing.rationales.signs import (
+from processing.rationales.audit.posts import KINDS
+from processing.rationales.audit.rates import holm, interval, jumps
+from processing.rationales.audit.signs import (
     Examples,
     entity_list,
     guess_language,
@@ -31,7 +31,7 @@ from processing.rationales.signs import (
 from .planting import STYLES, plant
 
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SAMPLES = ROOT / "examples" / "posts"
 DATA = Path(os.environ.get("LRSA_TWITTER_DATA", ROOT.parent / "shared" / "data"))
 SETS = ("twitter2015", "twitter2017")
@@ -323,9 +323,8 @@ def test_foreign_provenance_is_passed_over(tmp_path, provenance):
 
 
 def test_the_audit_imports_no_torch():
-    code = (
-        "import sys, processing.rationales.audit, processing.rationales.audit_plots; assert 'torch' not in sys.modules"
-    )
+    modules = "processing.rationales.audit.report, processing.rationales.audit.plots"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
-from ..words_lrsa import split_words
+from ...words_lrsa import split_words
 from .rates import interval
 from .signs import has_polarity_word, named_polarities, states_label
 

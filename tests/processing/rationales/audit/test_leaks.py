@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processing.rationales.leak_test import Posts, agreement, leak_tests
+from processing.rationales.audit.leaks import Posts, agreement, leak_tests
 
 
 LABELS = ("positive", "neutral", "negative")

@@ -5,7 +5,7 @@ from io import BytesIO
 from textwrap import fill
 from typing import Any
 
-from .audit_posts import KINDS
+from .posts import KINDS
 from .verdicts import SIGNS
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from datasets import DatasetDict, load_from_disk
 
-from ..posts import SPLITS, PostError, check_post, read_json_lines
+from ...posts import SPLITS, PostError, check_post, read_json_lines
 
 
 KINDS = ("image_rationale", "text_rationale")

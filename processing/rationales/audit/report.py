@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from .audit_posts import KINDS
-from .leak_test import Posts, agreement, leak_tests
+from .leaks import Posts, agreement, leak_tests
+from .posts import KINDS
 from .rates import holm, jumps, rate
 from .signs import (
     Examples,

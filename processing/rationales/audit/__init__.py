@@ -1,0 +1,1 @@
+"""What rationales hold, and whether labels have leaked into them."""
