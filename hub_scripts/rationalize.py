@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from processing import PostError
+from processing.posts import split_files
 from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, WriterError, ask, load_prompt
 from processing.rationales.asking import interrupted_by_sigterm
 from processing.rationales.estimates import estimate_prompt_tokens
@@ -42,8 +43,9 @@ def write_rationales(args: argparse.Namespace) -> int:
     out, posts = Path(args.out), Path(args.posts)
     if posts.is_dir() and (is_file_name(out) or out.is_file()):
         raise PostError(f"{out}: {posts} is a folder of splits; name a folder for them.")
-    if not posts.is_dir() and (not is_file_name(out) or out.is_dir()):
+    if posts.is_file() and (not is_file_name(out) or out.is_dir()):
         raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl.")
+    split_files(posts)  # says if there are none
     writable_folder(out.parent if is_file_name(out) else out)
     place = Path(args.store or f"{out.with_suffix('') if is_file_name(out) else out}.answers.sqlite")
     progress = show_progress()

@@ -223,6 +223,8 @@ def test_the_example_in_the_documentation(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["none.jsonl", "out.jsonl"], "none.jsonl: no such file"),
+        (["none", "out"], "none: no such file or folder"),
+        (["images", "out"], "images: holds none of train.jsonl"),
         (["bad.jsonl", "out.jsonl"], "bad.jsonl:2: text: "),
         (["posts.jsonl", "out"], "out: .*posts.jsonl is no folder; name a file that ends in .jsonl"),
         ([".", "out.jsonl"], "out.jsonl: .* is a folder of splits; name a folder for them"),
@@ -247,7 +249,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypa
     assert main(["rationalize", *arguments, "--model", "m", *server]) == 2
     error = capfd.readouterr().err
     assert re.match(f"lrsa rationalize: .*{message}", error) and len(error.splitlines()) == 1
-    assert not (tmp_path / "out.jsonl").exists()
+    assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "out").exists()
 
 
 def test_what_a_server_answered_before_it_broke_down_is_kept(tmp_path):
