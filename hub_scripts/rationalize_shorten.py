@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from modeling_lrsa.pretrained_parts import resolve_part
 from processing import PostError
 from processing.posts import iterate_posts, split_files
 from processing.rationales.output import is_file_name
@@ -49,7 +50,7 @@ def shorten(argv: list[str]) -> int:
     lexicon = args.mask_polarity_words
     masked = frozenset() if lexicon is None else polarity_words(lexicon or None)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(resolve_part(args.tokenizer))
     except (OSError, ValueError) as error:
         raise PostError(f"{args.tokenizer}: no tokenizer: {' '.join(str(error).split())}") from error
 

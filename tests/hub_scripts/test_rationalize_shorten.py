@@ -69,6 +69,13 @@ def test_a_folder_of_splits(posts, text_folder, tmp_path):
     assert read(tmp_path / "out" / "test.jsonl")[0]["text_rationale"] == "love for Marta; hate for ■."
 
 
+def test_the_tokenizer_of_an_embedded_part(posts, tmp_path):
+    out = tmp_path / "out.jsonl"
+    command = ["rationalize", "shorten", str(posts), str(out), "--tokenizer", "embedded/minilm-l6"]
+    assert main([*command, "--max-tokens", "6"]) == 0
+    assert read(out)[0]["image_rationale"] == "Marta opens in May."
+
+
 @pytest.mark.parametrize(
     ("posts_name", "out", "tokenizer", "message"),
     [
