@@ -1,6 +1,7 @@
 """`lrsa rationalize`: asks a large model for rationales of posts. Imports no torch where a server runs the model."""
 
 import argparse
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -131,8 +132,8 @@ def add_prompt_arguments(group) -> None:
     group.add_argument(
         "--max-new-tokens", type=positive, default=settings.max_new_tokens, help="of an answer (default: %(default)s)"
     )
-    group.add_argument("--temperature", type=float, default=settings.temperature, help="(default: 0, greedy)")
-    group.add_argument("--top-p", type=float, default=settings.top_p, help="share that is sampled from (default: 1)")
+    group.add_argument("--temperature", type=temperature, default=settings.temperature, help="(default: 0, greedy)")
+    group.add_argument("--top-p", type=share, default=settings.top_p, help="share that is sampled from (default: 1)")
     group.add_argument("--seed", type=int, help="of sampling")
     group.add_argument(
         "--max-image-side", type=positive, default=settings.max_image_side, help="pixels (default: %(default)s)"
@@ -149,6 +150,20 @@ def count(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def temperature(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no temperature; 0 or more is expected")
+    return number
+
+
+def share(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
     return number
 
 

@@ -252,6 +252,23 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypa
     assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--temperature=nan", "nan is no temperature"),
+        ("--temperature=-1", "-1 is no temperature"),
+        ("--temperature=inf", "inf is no temperature"),
+        ("--top-p=0", "0 does not lie between 0 and 1"),
+        ("--top-p=7", "7 does not lie between 0 and 1"),
+        ("--top-p=nan", "nan does not lie between 0 and 1"),
+    ],
+)
+def test_sampling_that_cannot_be(option, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["rationalize", "posts.jsonl", "out.jsonl", "--model", "m", "--url", "http://127.0.0.1:9", option])
+    assert message in capsys.readouterr().err
+
+
 def test_what_a_server_answered_before_it_broke_down_is_kept(tmp_path):
     posts = write_posts(tmp_path, 100)
     out = tmp_path / "out.jsonl"
