@@ -56,6 +56,8 @@ def write_rationales(args: argparse.Namespace) -> int:
     questions = PostQuestions(posts, prompts, writer, args.images, evidence, args.shots, args.overwrite)
     if "image_rationale" in prompts and not writer.sees_pictures and not evidence:
         print(f"{writer.model} sees no pictures, and no --evidence tells of them: image rationales can't be written.")
+    if there := questions.posts * len(prompts) - questions.total:
+        print(f"{there:,} rationales are there already; --overwrite asks for them anew.")
     if args.dry_run:
         return show_what_would_be_asked(questions, place, args.retry_failed)
 

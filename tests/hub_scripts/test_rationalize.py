@@ -191,6 +191,17 @@ def test_a_dry_run_asks_nothing(tmp_path, capsys):
         assert server.stats()["requests"] == 5
 
 
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_rationales_that_posts_have_already_are_told(tmp_path, capsys, option):
+    posts = write_posts(tmp_path, 3)
+    posts.write_text("".join(json.dumps(row | {"text_rationale": "mine"}) + "\n" for row in read(posts)))
+    command = ["rationalize", str(posts), str(tmp_path / "out.jsonl"), "--model", "m", "--url", "http://127.0.0.1:9"]
+    main([*command, *option, "--kinds", "text"])
+    assert "3 rationales are there already; --overwrite asks for them anew." in capsys.readouterr().out
+    main([*command, *option, "--kinds", "text", "--overwrite"])
+    assert "there already" not in capsys.readouterr().out
+
+
 def test_a_folder_of_splits(tmp_path):
     data = tmp_path / "data"
     for split in ("train", "validation"):
