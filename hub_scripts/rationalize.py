@@ -1,11 +1,13 @@
 """`lrsa rationalize`: asks a large model for rationales of posts. Imports no torch where a server runs the model."""
 
 import argparse
+import math
 import os
 from collections import Counter
 from pathlib import Path
 
 from processing import PostError
+from processing.posts import split_files
 from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, WriterError, ask, load_prompt
 from processing.rationales.asking import interrupted_by_sigterm
 from processing.rationales.estimates import estimate_prompt_tokens
@@ -42,8 +44,9 @@ def write_rationales(args: argparse.Namespace) -> int:
     out, posts = Path(args.out), Path(args.posts)
     if posts.is_dir() and (is_file_name(out) or out.is_file()):
         raise PostError(f"{out}: {posts} is a folder of splits; name a folder for them.")
-    if not posts.is_dir() and (not is_file_name(out) or out.is_dir()):
+    if posts.is_file() and (not is_file_name(out) or out.is_dir()):
         raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl.")
+    split_files(posts)  # says if there are none
     writable_folder(out.parent if is_file_name(out) else out)
     place = Path(args.store or f"{out.with_suffix('') if is_file_name(out) else out}.answers.sqlite")
     progress = show_progress()
@@ -53,6 +56,8 @@ def write_rationales(args: argparse.Namespace) -> int:
     questions = PostQuestions(posts, prompts, writer, args.images, evidence, args.shots, args.overwrite)
     if "image_rationale" in prompts and not writer.sees_pictures and not evidence:
         print(f"{writer.model} sees no pictures, and no --evidence tells of them: image rationales can't be written.")
+    if there := questions.posts * len(prompts) - questions.total:
+        print(f"{there:,} rationales are there already; --overwrite asks for them anew.")
     if args.dry_run:
         return show_what_would_be_asked(questions, place, args.retry_failed)
 
@@ -129,8 +134,8 @@ def add_prompt_arguments(group) -> None:
     group.add_argument(
         "--max-new-tokens", type=positive, default=settings.max_new_tokens, help="of an answer (default: %(default)s)"
     )
-    group.add_argument("--temperature", type=float, default=settings.temperature, help="(default: 0, greedy)")
-    group.add_argument("--top-p", type=float, default=settings.top_p, help="share that is sampled from (default: 1)")
+    group.add_argument("--temperature", type=temperature, default=settings.temperature, help="(default: 0, greedy)")
+    group.add_argument("--top-p", type=share, default=settings.top_p, help="share that is sampled from (default: 1)")
     group.add_argument("--seed", type=int, help="of sampling")
     group.add_argument(
         "--max-image-side", type=positive, default=settings.max_image_side, help="pixels (default: %(default)s)"
@@ -147,6 +152,20 @@ def count(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def temperature(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no temperature; 0 or more is expected")
+    return number
+
+
+def share(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
     return number
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from modeling_lrsa.pretrained_parts import resolve_part
 from processing import PostError
 from processing.posts import iterate_posts, split_files
 from processing.rationales.output import is_file_name
@@ -39,16 +40,17 @@ def shorten(argv: list[str]) -> int:
         help="put ■ in place of the words that have a value in a lexicon (default: VADER's), and of polarities",
     )
     args = parser.parse_args(argv)
-    out = Path(args.out)
-    if Path(args.posts).is_dir() == is_file_name(out) or out.is_file() > is_file_name(out):
-        kind = "folder; name a folder for its splits" if Path(args.posts).is_dir() else "file; name one in .jsonl"
-        raise PostError(f"{out}: {args.posts} is a {kind}.")
-    files = split_files(args.posts)
+    out, posts = Path(args.out), Path(args.posts)
+    if posts.is_dir() and (is_file_name(out) or out.is_file()):
+        raise PostError(f"{out}: {posts} is a folder; name a folder for its splits.")
+    if posts.is_file() and (not is_file_name(out) or out.is_dir()):
+        raise PostError(f"{out}: {posts} is a file; name one in .jsonl.")
+    files = split_files(posts)
     writable_folder(out.parent if is_file_name(out) else out)
     lexicon = args.mask_polarity_words
     masked = frozenset() if lexicon is None else polarity_words(lexicon or None)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(resolve_part(args.tokenizer))
     except (OSError, ValueError) as error:
         raise PostError(f"{args.tokenizer}: no tokenizer: {' '.join(str(error).split())}") from error
 

@@ -61,7 +61,7 @@ class Summary:
     Args:
         answered: asked and answered in this run.
         stored: answered before, or by another run meanwhile.
-        failures: reasons of those that failed in this run, with their counts.
+        failures: reasons of those that failed in this run, or in another one meanwhile, with their counts.
         former_failures: the same, from earlier runs, not asked again.
         asked: given to the writer; what is neither answered nor failed of these was dropped when the run was stopped.
         seconds: how long the run took.
@@ -132,7 +132,7 @@ def ask(
         WriterError: no question can be answered. What came before is kept.
         PostError: the store can't be written to.
     """
-    run = _Run(writer, store, limits, now() if retry_failed else "")
+    run = _Run(writer, store, limits, retry_failed)
     started = time.monotonic()
     with tqdm(total=total, unit="answer", disable=not progress, smoothing=0.05, dynamic_ncols=True) as run.bar:
         try:
@@ -152,8 +152,9 @@ class _Run:
 
     bar: tqdm
 
-    def __init__(self, writer: Writer, store: AnswerStore, limits: Limits, retry_before: str):
-        self.writer, self.store, self.limits, self.retry_before = writer, store, limits, retry_before
+    def __init__(self, writer: Writer, store: AnswerStore, limits: Limits, retry_failed: bool):
+        self.writer, self.store, self.limits, self.started = writer, store, limits, now()
+        self.retry_before = self.started if retry_failed else ""
         self.summary = Summary()
         self.claimed: set[str] = set()  # by other runs, or by this one for a post before with the same question
 
@@ -237,7 +238,9 @@ class _Run:
         if state == "answered":
             self.summary.stored += 1
         else:
-            count(self.summary.former_failures, self.store.failure(key) or "")
+            meanwhile = self.store.state(key, self.started) == "failed"
+            reasons = self.summary.failures if meanwhile else self.summary.former_failures
+            count(reasons, self.store.failure(key) or "")
         if self.bar.total:
             self.bar.total -= 1
 

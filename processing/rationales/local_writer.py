@@ -271,6 +271,8 @@ class LocalWriter:
 
 def _locate(model: str) -> tuple[str, dict[str, str]]:
     """Returns what `from_pretrained` takes for a model: where it lies, and the GGUF file in there."""
+    if "://" in model:  # may hold secrets: it is not shown
+        raise WriterError("A local model is a folder, a file or a Hub id; a server's address is its base URL (--url).")
     path = Path(model).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return _with_gguf(path)

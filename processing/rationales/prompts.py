@@ -269,6 +269,11 @@ class _PromptFile:
         slots = _slots(user)
         if "text" not in slots:
             self.fail("user", "the slot {text} is missing; the post goes there.")
+        for paragraph in _PARAGRAPH_BREAK.split(user.strip()):
+            if "text" in (near := _slots(paragraph)) and (others := [name for name in near if name != "text"]):
+                first = next(match for match in _PIECE.finditer(user) if match[0] == "{text}")
+                problem = f"{{text}} would be left out where {{{others[0]}}} is empty; part them by an empty line."
+                self.fail("user", problem, self._line_of(first))
         for name in evidence:
             if name not in slots:
                 self.fail(f"evidence.{name}", f"user has no slot {{{name}}}; put it there, or leave it out here.")

@@ -191,6 +191,17 @@ def test_a_dry_run_asks_nothing(tmp_path, capsys):
         assert server.stats()["requests"] == 5
 
 
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_rationales_that_posts_have_already_are_told(tmp_path, capsys, option):
+    posts = write_posts(tmp_path, 3)
+    posts.write_text("".join(json.dumps(row | {"text_rationale": "mine"}) + "\n" for row in read(posts)))
+    command = ["rationalize", str(posts), str(tmp_path / "out.jsonl"), "--model", "m", "--url", "http://127.0.0.1:9"]
+    main([*command, *option, "--kinds", "text"])
+    assert "3 rationales are there already; --overwrite asks for them anew." in capsys.readouterr().out
+    main([*command, *option, "--kinds", "text", "--overwrite"])
+    assert "there already" not in capsys.readouterr().out
+
+
 def test_a_folder_of_splits(tmp_path):
     data = tmp_path / "data"
     for split in ("train", "validation"):
@@ -223,6 +234,8 @@ def test_the_example_in_the_documentation(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["none.jsonl", "out.jsonl"], "none.jsonl: no such file"),
+        (["none", "out"], "none: no such file or folder"),
+        (["images", "out"], "images: holds none of train.jsonl"),
         (["bad.jsonl", "out.jsonl"], "bad.jsonl:2: text: "),
         (["posts.jsonl", "out"], "out: .*posts.jsonl is no folder; name a file that ends in .jsonl"),
         ([".", "out.jsonl"], "out.jsonl: .* is a folder of splits; name a folder for them"),
@@ -247,7 +260,24 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypa
     assert main(["rationalize", *arguments, "--model", "m", *server]) == 2
     error = capfd.readouterr().err
     assert re.match(f"lrsa rationalize: .*{message}", error) and len(error.splitlines()) == 1
-    assert not (tmp_path / "out.jsonl").exists()
+    assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--temperature=nan", "nan is no temperature"),
+        ("--temperature=-1", "-1 is no temperature"),
+        ("--temperature=inf", "inf is no temperature"),
+        ("--top-p=0", "0 does not lie between 0 and 1"),
+        ("--top-p=7", "7 does not lie between 0 and 1"),
+        ("--top-p=nan", "nan does not lie between 0 and 1"),
+    ],
+)
+def test_sampling_that_cannot_be(option, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["rationalize", "posts.jsonl", "out.jsonl", "--model", "m", "--url", "http://127.0.0.1:9", option])
+    assert message in capsys.readouterr().err
 
 
 def test_what_a_server_answered_before_it_broke_down_is_kept(tmp_path):

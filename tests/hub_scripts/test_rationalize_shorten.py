@@ -69,19 +69,29 @@ def test_a_folder_of_splits(posts, text_folder, tmp_path):
     assert read(tmp_path / "out" / "test.jsonl")[0]["text_rationale"] == "love for Marta; hate for ■."
 
 
+def test_the_tokenizer_of_an_embedded_part(posts, tmp_path):
+    out = tmp_path / "out.jsonl"
+    command = ["rationalize", "shorten", str(posts), str(out), "--tokenizer", "embedded/minilm-l6"]
+    assert main([*command, "--max-tokens", "6"]) == 0
+    assert read(out)[0]["image_rationale"] == "Marta opens in May."
+
+
 @pytest.mark.parametrize(
     ("posts_name", "out", "tokenizer", "message"),
     [
         ("posts.jsonl", "folder", None, "posts.jsonl is a file; name one in .jsonl"),
+        ("posts.jsonl", "folder.jsonl", None, "posts.jsonl is a file; name one in .jsonl"),
         (".", "out.jsonl", None, "is a folder; name a folder for its splits"),
         (".", "out", None, "holds none of train.jsonl"),
         ("nothing.jsonl", "out.jsonl", None, "nothing.jsonl: no such file or folder"),
+        ("nothing", "out", None, "nothing: no such file or folder"),
         ("posts.jsonl", "out.jsonl", "images", "images: no tokenizer: "),
         ("bad.jsonl", "out.jsonl", None, "bad.jsonl:1: text: give `text`"),
     ],
 )  # fmt: skip
 def test_bad_input(posts_name, out, tokenizer, message, posts, text_folder, tmp_path, capsys):
     (tmp_path / "bad.jsonl").write_text("{}\n")
+    (tmp_path / "folder.jsonl").mkdir()
     before = sorted(tmp_path.iterdir())
     command = ["rationalize", "shorten", str(tmp_path / posts_name), str(tmp_path / out)]
     assert main([*command, "--tokenizer", str(tokenizer and tmp_path / tokenizer or text_folder)]) == 2

@@ -126,6 +126,18 @@ def test_what_cannot_be_asked_is_a_failure(store):
     assert store.failure(question("b").key) == "its picture is not there" and not writer.asked["b"]
 
 
+def test_posts_that_share_a_question_fail_together(store):
+    """They fail in this run, not in an earlier one."""
+    posts = [question(text, problem="it has no picture") for text in ("a", "b", "a")]
+    summary = ask(StubWriter(), store, posts)
+    assert (summary.failures, summary.former_failures) == ({"it has no picture": 3}, {})
+    posts = [question(text) for text in ("c", "d", "c")]
+    summary = ask(StubWriter(lambda request: Failure("503")), store, posts)
+    assert (summary.failures, summary.former_failures) == ({"503": 3}, {})
+    summary = ask(StubWriter(), store, posts)
+    assert (summary.failures, summary.former_failures) == ({}, {"503": 3})
+
+
 def test_many_reasons_are_counted_together(store):
     summary = ask(StubWriter(lambda request: Failure(f"cannot: {text_of(request)}")), store, questions(300))
     assert len(summary.failures) == 101 and summary.failures["other reasons"] == 200

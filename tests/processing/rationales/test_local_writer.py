@@ -342,6 +342,12 @@ def test_a_picture_that_cannot_be_read_fails_alone(vision_folder, pictures, tmp_
     assert written[1:4] == answers(writer, *requests)
 
 
+def test_an_address_in_place_of_a_model_is_not_told():
+    with pytest.raises(WriterError, match="a server's address is its base URL") as error:
+        LocalWriter("http://bob:hunter2@localhost:8000/v1")
+    assert "hunter2" not in str(error.value) and error.value.__cause__ is None
+
+
 def test_what_is_secret_in_an_address_is_not_told(vision_folder):
     request = ask("Why?", "http://user:s3cret@127.0.0.1:9/a.png?key=s3cret&b=1")
     (written,) = answers(LocalWriter(vision_folder, SETTINGS), request)

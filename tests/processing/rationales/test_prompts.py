@@ -269,6 +269,8 @@ def test_a_users_own_prompt(own, change):
         ("  {text}\n", "  {text} }\n", 8, "user: a single }; double it"),
         ("  {text}\n", "  {text} {\n", 8, "user: a single {; double it"),
         ("  {text}\n", "", 5, "user: the slot {text} is missing"),
+        ("  {text}\n", "  {image} of\n  {text}\n", 9, "user: {text} would be left out where {image} is empty; "),
+        ("{trends}\n\n", "{trends}\n", 7, "user: {text} would be left out where {trends} is empty; part them by"),
         ("  Trends: {trends}\n", "", 11, "evidence.trends: user has no slot {trends}"),
         ("trends: post", "trends: day", 12, "evidence.trends: 'day' is unknown; say what it tells of"),
         ("  trends: post", "  Trends: post", 12, "evidence.Trends: is no name for a slot"),
