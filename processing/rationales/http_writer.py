@@ -21,6 +21,7 @@ from anyio.from_thread import start_blocking_portal
 from huggingface_hub import AsyncInferenceClient, get_token
 
 from ..images_lrsa import open_image
+from .messages import one_line
 from .writers import Answer, Failure, GenerationSettings, Request, WriterError
 
 
@@ -270,15 +271,7 @@ class HTTPWriter:
         return f"{self._where}: no answer for {self.patience:g} s ({reason}); run again when the server is back."
 
     def _clean(self, message: Any) -> str:
-        """Returns a message in one short line without secrets, whoever wrote it."""
-        text = str(message)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        text = re.sub(r"(?i)\b(hf_|sk-|bearer\s+|basic\s+)[\w.+/=-]{8,}", r"\1***", text)
-        text = re.sub(r"(?i)(\w://)[^\s/@]+@", r"\1***@", text)
-        text = re.sub(r"(?i)(\w://[^\s?\"']+\?)[^\s\"']+", r"\1***", text)
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return text if len(text) <= 300 else f"{text[:299]}…"
+        return one_line(message, self._secrets)
 
 
 class _BadStatus(Exception):

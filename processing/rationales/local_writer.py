@@ -1,7 +1,6 @@
 """Asks a large model in this process: a Hub id, a folder that `save_pretrained` wrote, or a GGUF file."""
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..images_lrsa import open_image
+from .messages import one_line
 from .writers import Answer, Failure, GenerationSettings, Request, WriterError
 
 
@@ -321,10 +321,9 @@ def _name(source: str, options: dict[str, str], config) -> str:
 
 
 def _line(error: Exception) -> str:
-    """Returns an error in one line, without what is secret in addresses of pictures."""
+    """Returns the first line of an error, without secrets, to stand inside a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = re.sub(r"(\w://)[^\s/@]+@", r"\1***@", lines[0])
-    return re.sub(r"(\w://[^\s?\"']+\?)[^\s\"']+", r"\1***", line)[:300].rstrip(" .:")
+    return one_line(lines[0]).rstrip(" .:")
 
 
 def _mend(error: Exception) -> str:
