@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 import random
 import re
@@ -24,6 +25,8 @@ from ..images_lrsa import open_image
 from .messages import one_line
 from .writers import Answer, Failure, GenerationSettings, Request, WriterError
 
+
+logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 2**20  # of a whole response
 BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds: the first wait is at most the one, no wait without order the other
@@ -297,6 +300,7 @@ class _Chat(AsyncInferenceClient):
         self.http, self.query = http, query
         self.limiter = CapacityLimiter(4)  # pictures that are opened at once: each may take 300 MB
         self.token_limit = "max_tokens"
+        self.left_out: set[str] = set()  # parameters that the server refuses
         self.contact = False
         self.answered_at = 0.0
         self.failures_in_a_row = 0
@@ -307,6 +311,7 @@ class _Chat(AsyncInferenceClient):
         if self.model and "value" in (body.get("response_format") or {}):
             # For a URL the parent writes what text-generation-inference alone understands.
             body["response_format"] = _response_format(body["response_format"]["value"])
+        body = {name: value for name, value in body.items() if name not in self.left_out}
         url = httpx2.URL(request_parameters.url)
         extensions = {"target": url.raw_path + b"?" + self.query} if self.query else {}
         headers = request_parameters.headers
@@ -322,10 +327,24 @@ class _Chat(AsyncInferenceClient):
             if response.status_code == 400 and "max_tokens" in body and b"max_completion_tokens" in raw:
                 self.token_limit = "max_completion_tokens"
                 raise _TryAgain("the server wants max_completion_tokens")
+            if response.status_code == 400 and (
+                refused := self._may_leave_out(body, bytes(raw).decode(errors="replace"))
+            ):
+                self.left_out.add(refused)
+                raise _TryAgain(f"the server refuses {refused}")
             raise _BadStatus(response, bytes(raw))
         if len(raw) > MAX_ANSWER_BYTES:
             raise _Refused(f"the answer has more than {MAX_ANSWER_BYTES:,} bytes")
         return bytes(raw)
+
+    def _may_leave_out(self, body: dict[str, Any], told: str) -> str | None:
+        """Returns the parameter that a refusal names, where answers are of use without it, too."""
+        for name in ("top_p", "seed", "response_format"):
+            if name in body and re.search(rf"[\"'`]{name}\b", told) and (name != "top_p" or body[name] == 1):
+                if name != "top_p" and name not in self.left_out:
+                    logger.warning(f"The server refuses {name!r}: asking without it.")
+                return name
+        return None
 
 
 def _split_url(base_url: str) -> tuple[httpx2.URL, bytes, str]:

@@ -124,6 +124,9 @@ class Server:
         if self.options.modern and "max_tokens" in body:
             told = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
             return await self.send(writer, 400, {"error": {"message": told, "code": "unsupported_parameter"}})
+        if refused := [name for name in self.options.refuse if name in body]:
+            told = f"Unsupported parameter: '{refused[0]}' is not supported with this model."
+            return await self.send(writer, 400, {"error": {"message": told, "param": refused[0]}})
         if self.options.delay:
             await asyncio.sleep(self.options.delay)
         return await self.behave(reader, writer, self.kind(text, question["requests"]), name, text)
@@ -267,6 +270,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--key", help="the API key that is asked for")
     parser.add_argument("--model", help="the one model that is known")
     parser.add_argument("--modern", action="store_true", help="refuse max_tokens, take max_completion_tokens")
+    parser.add_argument("--refuse", nargs="*", default=[], metavar="PARAMETER", help="answer 400 where one is given")
     parser.add_argument("--record", action="store_true", help="keep every request for GET /requests")
     return parser
 

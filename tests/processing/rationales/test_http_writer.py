@@ -378,6 +378,26 @@ def test_a_server_that_wants_max_completion_tokens_gets_them():
     assert ["max_tokens" in body for body in bodies] == [True, False, False, False]
 
 
+def test_parameters_that_a_server_refuses_are_left_out(caplog):
+    sampled = GenerationSettings(temperature=1.0, seed=7)
+    with RunningServer(*NAME, "--record", "--refuse", "top_p", "response_format", "seed") as server:
+        writer = make(server.url, settings=sampled, concurrency=1)
+        asked = ((i, Request("aspects", question(f"q-{i}").messages, {"type": "object"})) for i in range(3))
+        assert all(isinstance(answer, Answer) for _, answer in writer.write(asked))
+        bodies = [request["body"] for request in server.requests()]
+    assert len(bodies) == 3 + 3  # each refusal costs a try of the first question
+    for body in bodies[3:]:
+        assert body["temperature"] == 1 and not {"top_p", "response_format", "seed"} & set(body)
+    assert "response_format" in caplog.text and "seed" in caplog.text
+
+
+def test_a_share_of_the_probability_is_not_left_out():
+    with RunningServer(*NAME, "--refuse", "top_p") as server:
+        writer = make(server.url, settings=GenerationSettings(temperature=1.0, top_p=0.5))
+        ((_, answer),) = writer.write([("q", question("q"))])
+    assert isinstance(answer, Failure) and "Unsupported parameter: 'top_p'" in answer.reason
+
+
 @pytest.mark.parametrize(
     "base, path",
     [
