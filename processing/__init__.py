@@ -10,10 +10,11 @@ _WHERE = {
     "LRSAProcessor": "processing_lrsa",
     "MABSAPipeline": "pipeline_lrsa",
     "MABSABatch": "batch_lrsa",
-    "PostError": "posts",
+    "PostError": "post_files",
     "compute_mabsa_metrics": "metrics",
     "iterate_posts": "posts",
     "load_posts": "posts",
+    "save_posts": "parquet_posts",
     "split_words": "words_lrsa",
 }
 

@@ -1,4 +1,4 @@
-"""Reads posts from JSON Lines into a `datasets.Dataset`, checked line by line."""
+"""Reads posts into a `datasets.Dataset`, checked one by one."""
 
 import hashlib
 import json
@@ -14,13 +14,17 @@ from transformers.utils import logging
 
 from .images_lrsa import open_image
 from .indexing_lrsa import DEFAULT_LABELS
+from .parquet_posts import read_parquet
+from .post_files import PostError, read_json_lines
+from .published_forms import read_json, read_tsv, read_txt
 from .region_features import find_features
 from .words_lrsa import split_words
 
 
 logger = logging.get_logger(__name__)
 
-SPLITS = ("train", "validation", "test")
+SPLITS = {"train": ("train",), "validation": ("validation", "dev", "val"), "test": ("test",)}  # names of their files
+OTHER_FORMS = {".parquet": read_parquet, ".tsv": read_tsv, ".txt": read_txt, ".json": read_json}
 MAX_CHARACTERS = 10_000
 
 FEATURES = Features(
@@ -37,10 +41,6 @@ FEATURES = Features(
 )
 
 
-class PostError(ValueError):
-    """Bad input: the message names the file, the line, what is wrong and the mend."""
-
-
 def load_posts(
     path: str | Path,
     split: str | None = None,
@@ -52,7 +52,9 @@ def load_posts(
     """Reads posts.
 
     Args:
-        path: a `.jsonl` file, or a folder with `train.jsonl`, `validation.jsonl` and `test.jsonl`, any of them.
+        path: a file, or a folder with files named `train`, `validation` (or `dev`, `val`) and `test`, any of them. The
+            ending tells the form: `.jsonl`, `.parquet` (of `save_posts`), or one of `published_forms`. Of a folder
+            that has several forms, one is read, the first of `.jsonl`, `.parquet`, `.tsv`, `.txt`, `.json`.
         split: for a folder, the one split to read; otherwise all that are there are read.
         images: folder of the pictures that `image` names, or of their features (see `find_features`), for models
             without vision model. Defaults to `images/` beside the file. A picture that is not there counts as none,
@@ -74,18 +76,19 @@ def load_posts(
             {name: load_posts(file, None, images, on_bad_image, labels, labelled) for name, file in files.items()}
         )
     (path,) = files.values()
+    folder = picture_folder(path, images)
     rows, missing = [], 0
     for where, _, post in iterate_posts(path, images, labels, labelled):
-        if post["image"] is not None:
-            post["image_features"] = find_features(Path(post["image"]))
-            if os.path.isfile(post["image"]):  # false, too, for what can be no file's name
-                post["image"] = check_picture(post["image"], f"{where}: image", on_bad_image)
+        image, embedded = post["image"], isinstance(post["image"], dict)
+        if image is not None:
+            post["image_features"] = find_features(folder / (image["path"] or "") if embedded else Path(image))
+            if embedded or os.path.isfile(image):  # false, too, for what can be no file's name
+                post["image"] = check_picture(image, f"{where}: image", on_bad_image)
             else:
                 post["image"] = None
                 missing += post["image_features"] is None
         rows.append(post)
     if missing:
-        folder = picture_folder(path, images)
         logger.warning(f"{path}: {missing} of {len(rows)} pictures are not in {folder}; these posts count as without.")
     return to_dataset(rows)
 
@@ -98,11 +101,20 @@ def split_files(path: str | Path, split: str | None = None) -> dict[str, Path]:
     """
     path = Path(path)
     if path.is_dir():
-        found = {name: file for name in SPLITS if (file := path / f"{name}.jsonl").is_file()}
+        for ending in (".jsonl", *OTHER_FORMS):
+            files = {name: [path / f"{stem}{ending}" for stem in stems] for name, stems in SPLITS.items()}
+            found = {
+                name: file for name, places in files.items() if (file := next(filter(Path.is_file, places), None))
+            }
+            if found:
+                break
+        else:
+            raise PostError(
+                f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}, and no other form of them "
+                f"({', '.join(OTHER_FORMS)})."
+            )
         if split is not None and split not in found:
-            raise PostError(f"{path}: there is no {split}.jsonl; found {', '.join(found) or 'none'}.")
-        if not found:
-            raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
+            raise PostError(f"{path}: there is no {split}{ending}; found {', '.join(found)}.")
         return found if split is None else {split: found[split]}
     if not path.is_file():
         raise PostError(f"{path}: no such file or folder.")
@@ -122,31 +134,36 @@ def iterate_posts(
     """Reads the posts of one file, one by one, so that their number does not matter.
 
     Args:
-        path: a `.jsonl` file.
+        path: a file of any form that `load_posts` reads.
         images, labels, labelled: as of `load_posts`; with `labels=None` any polarity may occur.
 
     Yields:
-        The place, such as `posts.jsonl:3`; the row as it stands there; and the checked post with the columns of
-        `FEATURES`, its `id` filled in. Its `image` is the path of a picture that is neither looked for nor opened.
+        The place, such as `posts.jsonl:3`; the row as it stands there, or would stand in JSON Lines; and the checked
+        post with the columns of `FEATURES`, its `id` filled in. Its `image` is the path of a picture that is neither
+        looked for nor opened, or as Parquet holds it `{"bytes": ..., "path": its name or None}`.
 
     Raises:
         PostError: names file, line and field.
     """
     path = Path(path)
     folder, empty = picture_folder(path, images), True
-    for line, row in read_json_lines(path):
-        empty, where = False, f"{path}:{line}"
+    for where, number, row in read_rows(path):
+        empty = False
         post = check_post(row, where, labels)
         if labelled and post["aspects"] is None:
             raise PostError(f"{where}: aspects: is missing; give a list, an empty one where there are none.")
         if labelled and (bare := [i for i, a in enumerate(post["aspects"]) if a["polarity"] is None]):
             raise PostError(f"{where}: aspects[{bare[0]}].polarity: is missing.")
-        post["id"] = post["id"] or f"{path.stem}-{line}"
-        if post["image"] is not None:
+        post["id"] = post["id"] or f"{path.stem}-{number}"
+        embedded = isinstance(post["image"], dict)
+        if path.suffix in OTHER_FORMS:
+            row = {name: value for name, value in row.items() if name in FEATURES} | {"id": post["id"]}
+            row["image"] = post["image"]["path"] if embedded else post["image"]
+        if post["image"] is not None and not embedded:
             post["image"] = str(folder / post["image"])
         yield where, row, post
     if empty:
-        raise PostError(f"{path}: the file is empty; one JSON object a line is expected.")
+        raise PostError(f"{path}: the file is empty; it holds no post.")
 
 
 def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
@@ -155,7 +172,8 @@ def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
     files = [row[name] for row in rows for name in ("image", "image_features") if isinstance(row[name], str)]
     pictures = [Path(file).stat() for file in files]
     content = [rows, [(picture.st_size, picture.st_mtime_ns) for picture in pictures]]
-    dataset._fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    text = json.dumps(content, sort_keys=True, default=lambda picture: hashlib.sha256(picture).hexdigest())
+    dataset._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
     return dataset
 
 
@@ -183,22 +201,13 @@ def gold_aspects(posts: Dataset) -> list[list[dict]]:
     return gold
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields (line number, object) of a JSON Lines file; empty lines are passed over."""
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise PostError(
-                    f"{path}:{number}: byte {error.start} is no UTF-8 ({error.reason}); save the file as UTF-8."
-                ) from error
-            if not line:
-                continue
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise PostError(f"{path}:{number}: no JSON ({error}); one object a line is expected.") from error
+def read_rows(path: Path) -> Iterator[tuple[str, int, Any]]:
+    """Yields the place of each row of a file, such as `posts.jsonl:3`, its number, and the row."""
+    if path.suffix in OTHER_FORMS:
+        yield from OTHER_FORMS[path.suffix](path)
+    else:
+        for line, row in read_json_lines(path):
+            yield f"{path}:{line}", line, row
 
 
 def check_post(row: Any, where: str, labels: Sequence[str] | None = DEFAULT_LABELS) -> dict[str, Any]:
@@ -248,7 +257,7 @@ def check_post(row: Any, where: str, labels: Sequence[str] | None = DEFAULT_LABE
         )
 
     for field in ("id", "image", "image_rationale", "text_rationale"):
-        if row.get(field) is not None:
+        if row.get(field) is not None and not (field == "image" and is_embedded(row[field])):
             if not isinstance(row[field], str):
                 fail(field, "a string or null is expected.")
             check_characters(field, row[field])
@@ -291,11 +300,16 @@ def check_post(row: Any, where: str, labels: Sequence[str] | None = DEFAULT_LABE
     return post
 
 
-def check_picture(path: str, where: str, on_bad_image: str) -> str | None:
-    """Returns the path of a picture that can be read, or `None` with a warning where it can't and is to be skipped."""
+def is_embedded(image: Any) -> bool:
+    """Tells whether a picture is given as `Image` stores it with its bytes, which JSON can't hold."""
+    return isinstance(image, dict) and isinstance(image.get("bytes"), bytes)
+
+
+def check_picture(image: str | dict, where: str, on_bad_image: str) -> str | dict | None:
+    """Returns a picture, a path or embedded, that can be read; `None` with a warning where it can't and is skipped."""
     try:
-        open_image(path)
-        return path
+        open_image(image["bytes"] if isinstance(image, dict) else image)
+        return image
     except ValueError as error:
         if on_bad_image != "skip":
             raise PostError(f"{where}: {error}. Repair it, or pass --on-bad-image skip.") from error

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from .posts import PostError
+from .post_files import PostError
 
 
 def writable_folder(folder: Path) -> None:
@@ -38,16 +38,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """Gives a file to write to that then appears whole, in place of a former one."""
+def whole_path(path: Path) -> Iterator[Path]:
+    """Gives a path to write a file to that then appears whole, in place of a former one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(fresh, "w", encoding="utf-8") as file:
-            yield file
+        yield fresh
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Gives a file to write to that then appears whole, in place of a former one."""
+    with whole_path(path) as fresh, open(fresh, "w", encoding="utf-8") as file:
+        yield file
 
 
 def write_whole(path: Path, text: str) -> None:

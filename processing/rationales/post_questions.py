@@ -23,8 +23,7 @@ class PostQuestions:
     none, its question has a `problem`.
 
     Args:
-        path: a `.jsonl` file, or a folder with `train.jsonl`, `validation.jsonl` and `test.jsonl`, any of them. All
-            posts are checked at once.
+        path: a file or a folder, as `load_posts` takes it. All posts are checked at once.
         prompts: by kind, `"text_rationale"` or `"image_rationale"` or both.
         writer: who is going to be asked.
         images: folder of the pictures. Defaults to `images/` beside the file.
@@ -82,11 +81,13 @@ class PostQuestions:
         prompt, image, evidence = self.prompts[kind], post["image"], self.evidence.get(post["id"], {})
         text = post["words"] if post["text"] is None else post["text"]
         problem = None
+        if isinstance(image, dict):
+            image = image["bytes"]
         if image is None:
             problem = "the post has no picture"
         elif not self.writer.sees_pictures:
             problem = f"{self.writer.model} sees no pictures, and no evidence tells of this one"
-        elif not os.path.isfile(image):
+        elif not isinstance(image, bytes) and not os.path.isfile(image):
             problem = "the picture is not there"
         try:
             request = prompt.request(text, None if problem else image, evidence, self.shots)

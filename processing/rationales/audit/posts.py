@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from datasets import DatasetDict, load_from_disk
 
-from ...posts import SPLITS, PostError, check_post, read_json_lines
+from ...posts import PostError, check_post, read_rows, split_files
 
 
 KINDS = ("image_rationale", "text_rationale")
@@ -17,8 +17,7 @@ def read_rationales(path: str | Path) -> dict[str, pd.DataFrame]:
     """Reads posts with their rationales.
 
     Args:
-        path: a `.jsonl` file, a folder of `train.jsonl`, `validation.jsonl` and `test.jsonl`, any of them, or a folder
-            that `datasets` saved. Pictures are not opened.
+        path: a file or a folder, as `load_posts` takes it, or a folder that `datasets` saved. Pictures are not opened.
 
     Returns:
         By split (a file alone has its own name) one row a post: `text`, `aspects` (gold aspects as written, `None`
@@ -29,19 +28,11 @@ def read_rationales(path: str | Path) -> dict[str, pd.DataFrame]:
         PostError: names file, line and field.
     """
     path = Path(path)
-    if path.is_dir():
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return _read_saved(path)
-        files = {split: path / f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").is_file()}
-        if not files:
-            raise PostError(f"{path}: holds none of {', '.join(f'{name}.jsonl' for name in SPLITS)}.")
-    elif path.is_file():
-        files = {path.stem: path}
-    else:
-        raise PostError(f"{path}: no such file or folder.")
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _read_saved(path)
     return {
-        split: _frame(((f"{file}:{line}", row) for line, row in read_json_lines(file)), file)
-        for split, file in files.items()
+        split: _frame(((where, row) for where, _, row in read_rows(file)), file)
+        for split, file in split_files(path).items()
     }
 
 
@@ -76,5 +67,5 @@ def _frame(rows: Iterable[tuple[str, Any]], source: Path) -> pd.DataFrame:
             read |= {kind: post[kind], f"{kind}_finish": told.get("finish_reason") if isinstance(told, dict) else None}
         posts.append(read)
     if not posts:
-        raise PostError(f"{source}: holds no posts; one JSON object a line is expected.")
+        raise PostError(f"{source}: holds no posts.")
     return pd.DataFrame(posts, dtype=object)

@@ -1,0 +1,73 @@
+"""Saves posts as Parquet, with their pictures, and reads them back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict
+from datasets.table import embed_table_storage
+
+from .post_files import PostError
+from .writing import whole_path, writable_folder
+
+
+BATCH = 100  # rows: what is held at a time of a file with pictures
+
+
+def save_posts(posts: Dataset | DatasetDict, path: str | Path) -> None:
+    """Saves posts (from `load_posts`) as Parquet, which `load_posts` and `datasets.load_dataset` read.
+
+    Pictures are embedded. Features of pictures are not: their file names are kept, without folder.
+
+    Args:
+        path: a `.parquet` file, or for several splits a folder, which gets one file a split. Each appears whole.
+
+    Raises:
+        PostError: a file can't be written, or a picture is no longer there.
+    """
+    path = Path(path)
+    if isinstance(posts, DatasetDict):
+        for split, rows in posts.items():
+            save_posts(rows, path / f"{split}.parquet")
+        return
+    if path.suffix != ".parquet":
+        raise PostError(f"{path}: name a file in .parquet.")
+    writable_folder(path.parent)
+    try:
+        with whole_path(path) as fresh:
+            posts.with_format("arrow").map(embed, batched=True, batch_size=BATCH).to_parquet(fresh, batch_size=BATCH)
+    except OSError as error:
+        raise PostError(f"{path}: can't be written ({error}).") from error
+
+
+def embed(table: pa.Table) -> pa.Table:
+    """Takes the bytes of the pictures into a table of posts, and the folders out."""
+    table = embed_table_storage(table)
+    features = [name and Path(name).name for name in table["image_features"].to_pylist()]
+    column = table.schema.get_field_index("image_features")
+    return table.set_column(column, "image_features", pa.array(features, pa.string()))
+
+
+def read_parquet(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yields the place of each row, such as `train.parquet, row 3`, its number from one, and the row.
+
+    `image` is `{"bytes", "path"}` for an embedded picture, and otherwise the name of its file or of its features.
+
+    Raises:
+        PostError: the file is no Parquet.
+    """
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH):
+                for number, row in enumerate(batch.to_pylist(), number + 1):
+                    image = row.get("image")
+                    if isinstance(image, dict) and image.get("bytes") is None:
+                        image = image.get("path")
+                    yield f"{path}, row {number}", number, row | {"image": image or row.get("image_features")}
+    except (OSError, pa.ArrowException) as error:
+        raise PostError(
+            f"{path}: can't be read as Parquet ({' '.join(str(error).split())}); save it again."
+        ) from error
