@@ -53,7 +53,8 @@ def embed(table: pa.Table) -> pa.Table:
 def read_parquet(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yields the place of each row, such as `train.parquet, row 3`, its number from one, and the row.
 
-    `image` is `{"bytes", "path"}` for an embedded picture, and otherwise the name of its file or of its features.
+    `image` is `{"bytes", "path"}` for an embedded picture, and otherwise the name of its file; where features alone
+    are known, theirs without ending.
 
     Raises:
         PostError: the file is no Parquet.
@@ -66,7 +67,9 @@ def read_parquet(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
                     image = row.get("image")
                     if isinstance(image, dict) and image.get("bytes") is None:
                         image = image.get("path")
-                    yield f"{path}, row {number}", number, row | {"image": image or row.get("image_features")}
+                    if image is None and row.get("image_features"):
+                        image = Path(row["image_features"]).stem
+                    yield f"{path}, row {number}", number, row | {"image": image}
     except (OSError, pa.ArrowException) as error:
         raise PostError(
             f"{path}: can't be read as Parquet ({' '.join(str(error).split())}); save it again."

@@ -81,7 +81,7 @@ def load_posts(
     for where, _, post in iterate_posts(path, images, labels, labelled):
         image, embedded = post["image"], isinstance(post["image"], dict)
         if image is not None:
-            post["image_features"] = find_features(folder / (image["path"] or "") if embedded else Path(image))
+            post["image_features"] = find_features(folder / (image["path"] or "..") if embedded else Path(image))
             if embedded or os.path.isfile(image):  # false, too, for what can be no file's name
                 post["image"] = check_picture(image, f"{where}: image", on_bad_image)
             else:
