@@ -1,7 +1,6 @@
 """Runs the cells of a suite that have no result yet, several at a time, each in a process of its own."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time

@@ -122,7 +122,7 @@ class Suite:
         return self.path.stem
 
     def cells(self, pattern: str = "*") -> list[Cell]:
-        """Returns the runs whose `CELL/seedK` or `CELL` fits a shell pattern; all runs of the first seed come first."""
+        """Returns the runs whose `CELL/seedK` or `CELL` fits a shell pattern, those of the first seed first."""
         found = []
         for seed, dataset, baseline, arm in product(self.seeds, self.datasets, self.baselines, self.arms):
             arguments = {**self.recipe, **self.baselines[baseline], **self.arms[arm]}
