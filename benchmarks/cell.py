@@ -1,6 +1,6 @@
 """Runs one cell of a suite: trains without sight of the test split, scores it once, and writes the result.
 
-python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --runs DIR [--keep-models]
+python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --runs DIR [--keep-model]
 """
 
 import argparse
@@ -30,7 +30,7 @@ from modeling_lrsa.training import DataArguments, ModelArguments, load_model, tr
 from processing import LRSAProcessor, PostError, load_posts
 from processing.posts import gold_aspects, split_files
 
-from .result_file import VERSION, pack_predictions, plain, score, write_result
+from .result_file import VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
 from .suite import Cell, Suite, read_suite
 
 
@@ -73,14 +73,18 @@ def claim(result: Path) -> Iterator[None]:
 
 
 def run_cell(
-    suite: Suite, cell: Cell, data_root: Path, results: Path, runs: Path, keep_models: bool = False
+    suite: Suite, cell: Cell, data_root: Path, results: Path, runs: Path, keep_model: bool = False
 ) -> dict[str, Any]:
-    """Trains and scores one cell, in place of whatever a killed run left of it, and writes the result.
+    """Trains and scores one cell, unless its result is there, and writes the result.
+
+    What a killed run has left is thrown away.
 
     Args:
         data_root: folder of the data sets.
         results: folder of the results.
-        runs: folder of what a run needs meanwhile, and of its model where that is kept.
+        runs: folder of what a run needs meanwhile, and of models that are kept.
+        keep_model: whether the model stays, in `model` of the run's folder; it is trained again where the result is
+            there already.
 
     Returns:
         What the result file holds.
@@ -91,11 +95,21 @@ def run_cell(
     """
     path, run, data = result_path(results, cell), runs / cell.place, data_root / cell.dataset
     with claim(path):
+        try:
+            former = read_result(path)
+        except DamagedResult:
+            former = None
+        if former is not None and not keep_model:
+            return former
         remove_leftovers(path, run)
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
-            arguments, trained = train_cell(cell, data, run, runs)
+            teacher = runs / suite.teacher_of(cell).place / "model" if cell.teacher else None
+            arguments, trained = train_cell(cell, data, run, teacher)
+        if former is not None:
+            keep_only_model(run)
+            return former
         model, processor = load_model(str(run / "model"))
         model.to(arguments[2].device)
         scores, predictions = {}, {}
@@ -126,11 +140,10 @@ def run_cell(
         result["curve"] = [rounded(entry, "eval_") for entry in trained["curve"]]
         result["gates"] = rounded(trained["gates"])
         write_result(path, result)
-        for entry in run.iterdir():
-            if entry.name != "model" or not keep_models:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        if not keep_models:
-            run.rmdir()
+        if keep_model:
+            keep_only_model(run)
+        else:
+            shutil.rmtree(run)
         return result
 
 
@@ -145,7 +158,13 @@ def remove_leftovers(path: Path, run: Path) -> None:
         leftover.unlink()
 
 
-def train_cell(cell: Cell, data: Path, run: Path, runs: Path) -> tuple[Arguments, dict[str, Any]]:
+def keep_only_model(run: Path) -> None:
+    for entry in run.iterdir():
+        if entry.name != "model":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def train_cell(cell: Cell, data: Path, run: Path, teacher: Path | None = None) -> tuple[Arguments, dict[str, Any]]:
     """Trains a cell and saves its model to `model` in the folder of the run.
 
     Training gets a folder in which links to the train and the validation split lie, and no other: it selects by what
@@ -159,11 +178,10 @@ def train_cell(cell: Cell, data: Path, run: Path, runs: Path) -> tuple[Arguments
     for split in ("train", "validation"):
         file = split_files(data, split)[split].resolve()
         (seen / file.name).symlink_to(file)
-    given = cell.arguments | {"data": str(seen), "output_dir": str(run), "seed": cell.seed}
-    if (data / "images").is_dir():
-        given["images"] = str(data / "images")
-    if cell.teacher is not None:
-        given["teacher"] = str(runs / cell.with_arm(cell.teacher).place / "model")
+    given = cell.arguments | {"data": str(seen), "images": str(data / "images")}
+    given |= {"output_dir": str(run), "seed": cell.seed}
+    if teacher is not None:
+        given["teacher"] = str(teacher)
     arguments = parse_arguments(given)
     return arguments, train(*arguments)
 
@@ -250,14 +268,14 @@ def main() -> int:
     parser.add_argument("place", metavar="CELL/seedK")
     for name in ("data-root", "results", "runs"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--keep-models", action="store_true")
+    parser.add_argument("--keep-model", action="store_true")
     args = parser.parse_args()
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     try:
         suite = read_suite(args.suite)
         (cell,) = suite.cells(args.place)
-        run_cell(suite, cell, args.data_root, args.results, args.runs, args.keep_models)
+        run_cell(suite, cell, args.data_root, args.results, args.runs, args.keep_model)
     except Running:
         return RUNNING
     except (PostError, ValueError, TypeError, OSError) as error:

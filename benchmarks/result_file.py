@@ -96,7 +96,7 @@ def pack_predictions(ids: Sequence[str], joint: Aspects, classified: Aspects, go
     number = DEFAULT_LABELS.index
     right = [count_right(found, given) for found, given in zip(joint, gold, strict=True)]
     return {
-        "labels": DEFAULT_LABELS,
+        "labels": list(DEFAULT_LABELS),
         "id_prefix": prefix,
         "ids": [name[len(prefix) :] for name in ids],
         "aspects": [[[a["start"], a["end"], number(a["polarity"]), round(a["score"], 3)] for a in r] for r in joint],

@@ -1,9 +1,12 @@
 """Runs the cells of a suite that have no result yet, several at a time, each in a process of its own."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +76,13 @@ def run_cells(
     Args:
         processes: how many run at a time. Threads are divided among them, and GPUs where there are some: each process
             has one, by way of accelerate's launcher.
+        keep_models: whether trained models stay, in `model` of a run's folder.
         bar: whether to show a progress bar.
 
     Returns:
         What is to be said of the cells that still have no result.
     """
-    left = {}
-    todo = []
+    todo, left = [], {}
     for cell in cells:
         state, _ = state_of(suite, cell, places)
         if state == "half-written":
@@ -89,92 +92,105 @@ def run_cells(
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
-    for done, (cell, problem, minutes) in enumerate(_finished(suite, todo, places, processes, keep_models, bar), 1):
-        if problem is not None:
-            left[cell] = problem
-            told = problem
-        else:
-            _, result = state_of(suite, cell, places)
-            told = f"validation JMASA F1 {result['scores']['validation']['jmasa_f1']:.2f}, {minutes:.0f} min"
-        tqdm.write(f"[{done}/{len(todo)}] {cell}: {told}")
-    return left
+    students = Counter(suite.teacher_of(cell) for cell in todo if cell.teacher)
+    teachers = [cell for cell in students if cell not in todo and not model_path(places, cell).is_dir()]
+    kept = set(students) | (set(todo) if keep_models else set())
+    pool = Pool(suite, places, processes, kept, [*teachers, *todo])
+    with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:
+        for number, (cell, problem, minutes) in enumerate(pool.finished(), 1):
+            progress.update()
+            if problem is None:
+                result = read_result(result_path(places.results, cell))
+                told = f"validation JMASA F1 {result['scores']['validation']['jmasa_f1']:.2f}, {minutes:.1f} min"
+            else:
+                told = left[cell] = problem
+            tqdm.write(f"[{number}/{progress.total}] {cell}: {told}")
+            if cell.teacher and (teacher := suite.teacher_of(cell)):
+                students[teacher] -= 1
+                if not students[teacher] and not keep_models:
+                    shutil.rmtree(places.runs / teacher.place, ignore_errors=True)
+    return {cell: told for cell, told in left.items() if cell in cells}
 
 
-def _finished(suite, todo, places, processes, keep_models, bar) -> Iterator[tuple[Cell, str | None, float]]:
-    waiting, running = list(todo), {}
-    free = list(range(processes))
-    with tqdm(total=len(todo), desc=suite.name, unit="run", disable=not bar) as progress:
+class Pool:
+    """Processes that run cells, at most so many at a time.
+
+    Args:
+        kept: cells whose models stay for now.
+        waiting: cells to run; those that learn from another one wait for it.
+    """
+
+    def __init__(self, suite: Suite, places: Places, processes: int, kept: set[Cell], waiting: list[Cell]):
+        self.suite, self.places, self.processes, self.kept = suite, places, processes, kept
+        self.waiting = list(waiting)
+        self.running: dict[int, tuple[Cell, float, subprocess.Popen]] = {}  # by worker
+
+    def finished(self) -> Iterator[tuple[Cell, str | None, float]]:
+        """Runs all; yields each cell that is done, what is to be said if it failed, and the minutes that it took.
+
+        Whatever ends the loop, SIGTERM too, ends the processes.
+        """
+        former = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
-            while waiting or running:
-                while waiting and free:
-                    cell, worker = waiting.pop(0), free.pop(0)
-                    running[worker] = (
-                        cell,
-                        time.monotonic(),
-                        start(suite, cell, places, worker, processes, keep_models),
-                    )
-                for worker, (cell, started, process) in list(running.items()):
-                    if (code := process.poll()) is None:
-                        continue
-                    del running[worker]
-                    free.append(worker)
-                    progress.update()
-                    yield cell, _problem(cell, code, places), (time.monotonic() - started) / 60
+            while self.waiting or self.running:
+                for worker in set(range(self.processes)) - self.running.keys():
+                    if cell := self._next():
+                        self.waiting.remove(cell)
+                        self.running[worker] = cell, time.monotonic(), self._start(cell, worker)
                 time.sleep(0.1)
+                for worker, (cell, started, process) in list(self.running.items()):
+                    if (code := process.poll()) is not None:
+                        del self.running[worker]
+                        yield cell, self._problem(cell, code), (time.monotonic() - started) / 60
         finally:
-            for _, _, process in running.values():
+            for _, _, process in self.running.values():
                 process.terminate()
-            for _, _, process in running.values():
+            for _, _, process in self.running.values():
                 process.wait()
+            signal.signal(signal.SIGTERM, former)
+
+    def _next(self) -> Cell | None:
+        ahead = {*self.waiting, *(cell for cell, _, _ in self.running.values())}
+        return next((c for c in self.waiting if not c.teacher or self.suite.teacher_of(c) not in ahead), None)
+
+    def _start(self, cell: Cell, worker: int) -> subprocess.Popen:
+        command = ["-m", "benchmarks.cell", str(self.suite.path), f"{cell.name}/seed{cell.seed}"]
+        for name in ("data_root", "results", "runs"):
+            command += [f"--{name.replace('_', '-')}", str(getattr(self.places, name))]
+        if cell in self.kept:
+            command.append("--keep-model")
+        if gpus := torch.cuda.device_count():
+            launch = "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no"
+            command = ["-m", *launch.split(), "--dynamo_backend", "no", "--gpu_ids", str(worker % gpus), *command]
+        environment = os.environ | {"TRANSFORMERS_VERBOSITY": "warning"}
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // self.processes)))
+        log = log_path(self.places, cell)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as output:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+
+    def _problem(self, cell: Cell, code: int) -> str | None:
+        log = log_path(self.places, cell)
+        if code == 0:
+            log.unlink()
+            return None
+        if code == RUNNING:
+            log.unlink()
+            return "another run is at it; it is left to that one."
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return f"failed: {said[-1] if said else f'exit code {code}'} ({log})"
+
+
+def model_path(places: Places, cell: Cell) -> Path:
+    return places.runs / cell.place / "model"
 
 
 def log_path(places: Places, cell: Cell) -> Path:
     return places.runs / f"{cell.place}.log"
-
-
-def _problem(cell: Cell, code: int, places: Places) -> str | None:
-    """Returns what is to be said of a process that ended; `None` if all went well, and its log is deleted."""
-    log = log_path(places, cell)
-    if code == 0:
-        log.unlink(missing_ok=True)
-        return None
-    if code == RUNNING:
-        log.unlink(missing_ok=True)
-        return "another run is at it; it is left to that one."
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return f"failed: {said[-1] if said else f'exit code {code}'} ({log})"
-
-
-def start(
-    suite: Suite, cell: Cell, places: Places, worker: int, processes: int, keep_models: bool
-) -> subprocess.Popen:
-    """Starts the process of a cell, which writes to a log."""
-    command = ["-m", "benchmarks.cell", str(suite.path), f"{cell.name}/seed{cell.seed}"]
-    for name in ("data_root", "results", "runs"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(places, name))]
-    if keep_models:
-        command.append("--keep-models")
-    if gpus := torch.cuda.device_count():
-        launch = [
-            "accelerate.commands.launch",
-            "--num_processes",
-            "1",
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-        ]
-        command = ["-m", *launch, "--dynamo_backend", "no", "--gpu_ids", str(worker % gpus), *command]
-    environment = os.environ | {"TRANSFORMERS_VERBOSITY": "warning"}
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    log = log_path(places, cell)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as output:
-        return subprocess.Popen(
-            [sys.executable, *command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -68,7 +68,7 @@ class Cell:
     baseline: str
     arm: str
     seed: int
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] = field(compare=False)
 
     @property
     def name(self) -> str:
@@ -84,10 +84,6 @@ class Cell:
         """Arm whose model this one learns from."""
         teacher = self.arguments.get("teacher")
         return teacher[1:] if isinstance(teacher, str) and teacher.startswith("@") else None
-
-    def with_arm(self, arm: str) -> "Cell":
-        """Returns the place of another arm of the same data set, baseline and seed."""
-        return replace(self, arm=arm, arguments={})
 
     def __str__(self):
         return f"{self.name} seed {self.seed}"
@@ -121,12 +117,19 @@ class Suite:
     def name(self) -> str:
         return self.path.stem
 
+    def cell(self, dataset: str, baseline: str, arm: str, seed: int) -> Cell:
+        arguments = {**self.recipe, **self.baselines[baseline], **self.arms[arm]}
+        return Cell(self.name, dataset, baseline, arm, seed, arguments)
+
+    def teacher_of(self, cell: Cell) -> Cell:
+        """Returns the run of the arm that a run learns from."""
+        return self.cell(cell.dataset, cell.baseline, cell.teacher, cell.seed)
+
     def cells(self, pattern: str = "*") -> list[Cell]:
         """Returns the runs whose `CELL/seedK` or `CELL` fits a shell pattern, those of the first seed first."""
         found = []
         for seed, dataset, baseline, arm in product(self.seeds, self.datasets, self.baselines, self.arms):
-            arguments = {**self.recipe, **self.baselines[baseline], **self.arms[arm]}
-            cell = Cell(self.name, dataset, baseline, arm, seed, arguments)
+            cell = self.cell(dataset, baseline, arm, seed)
             if any(fnmatchcase(name, pattern) for name in (cell.name, f"{cell.name}/seed{seed}")):
                 found.append(cell)
         if not found:
@@ -135,7 +138,7 @@ class Suite:
 
     def check_arguments(self) -> None:
         """Raises PostError with file and line where `lrsa train` takes no such argument or value."""
-        from .cell import argument_parser
+        from .cell import argument_parser, parse_arguments
 
         actions = {action.dest: action for action in argument_parser()._actions}
         groups = [("recipe", self.recipe), *self.baselines.items(), *self.arms.items()]
@@ -148,6 +151,12 @@ class Suite:
                     raise PostError(f"{where}: {name} is no argument; `lrsa train --help` lists them.")
                 if problem := wrong_value(actions[name], value):
                     raise PostError(f"{where}: {name}: {problem}.")
+        for baseline, arm in product(self.baselines, self.arms):
+            try:
+                parse_arguments(self.cell("", baseline, arm, 0).arguments)
+            except (TypeError, ValueError) as error:
+                where = f"{self.path}:{self.arms.lines[arm]}: {baseline}, {arm}"
+                raise PostError(f"{where}: {' '.join(str(error).split())}") from error
 
     def check_data(self, root: Path, cells: list[Cell]) -> None:
         """Raises PostError where a data set of these runs is missing or not the one that the suite was written for."""
