@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from processing import PostError
 from processing.writing import writable_folder
 
 from .cell import RUNNING, Running, claim, result_path
-from .result_file import DamagedResult, read_result
+from .result_file import DamagedResult, read_result, write_result
 from .suite import Cell, Suite
 
 
@@ -68,6 +69,27 @@ def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -
                             "file to run it again.")  # fmt: skip
 
 
+def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
+    """Copies the result of the same run from another suite, if one has done it.
+
+    Not of one with a teacher, whose name means another run there, nor where models are scored with other inputs too.
+    """
+    if cell.teacher or suite.inputs:
+        return False
+    for path in sorted(places.results.glob(f"*/{cell.dataset}-*/seed{cell.seed}.json")):
+        with suppress(DamagedResult, PostError):
+            result = read_result(path)
+            check_result(suite, cell, path, result)
+            if set(result["scores"]) != {"validation", "test"}:
+                continue
+            own = {"suite": cell.suite, "cell": cell.name, "baseline": cell.baseline, "arm": cell.arm}
+            with claim(result_path(places.results, cell)):
+                write_result(result_path(places.results, cell), result | own)
+            print(f"{cell}: the same run as {path}, taken over.")
+            return True
+    return False
+
+
 def run_cells(
     suite: Suite, cells: list[Cell], places: Places, processes: int = 1, keep_models: bool = False, bar: bool = False
 ) -> dict[Cell, str]:
@@ -89,6 +111,7 @@ def run_cells(
             print(f"{result_path(places.results, cell)}: is half-written, of a run that was killed; it is run again.")
         if state != "done":
             todo.append(cell)
+    todo = [cell for cell in todo if not take_over(suite, cell, places)]
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")

@@ -1,6 +1,7 @@
 """`lrsa benchmark` as a command: several processes, runs that are killed, runs beside each other."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,20 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(suite_file, data_root, ca
     assert out[1].endswith("(runs/benchmark/small/tiny-vlp-off/seed1.log)")
     assert "tiny-vlp-lrsa seed 1: validation" in out[2]
     assert out[3] == "Results: results/small; 1 of 2 runs have theirs."
+
+
+def test_a_run_of_another_suite_is_taken_over(finished, suite_file, data_root, place, capfd):
+    text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
+    (place / "other.yaml").write_text(text.replace("[lrsa, off]", "[fused, off]"))
+    shutil.copytree(finished[1], "results")
+    assert benchmark("other.yaml", data_root, "--only", "*-fused/seed1") == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[0] == "tiny-vlp-fused seed 1: the same run as results/small/tiny-vlp-lrsa/seed1.json, taken over."
+    assert out[1] == "other: 1 of 1 runs have their result, 0 to do."
+    taken = read_result(Path("results/other/tiny-vlp-fused/seed1.json"))
+    former = read_result(Path("results/small/tiny-vlp-lrsa/seed1.json"))
+    names = {"suite": "other", "cell": "tiny-vlp-fused", "arm": "fused"}
+    assert taken == former | names
 
 
 @pytest.mark.parametrize(
