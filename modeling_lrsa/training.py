@@ -40,8 +40,16 @@ class ModelArguments:
     vision_model: str | None = field(default=None, metadata={"help": "Folder, id or embedded part: vision model."})
     freeze_vision: bool | None = field(default=None, metadata={"help": "Leave the vision model as it is."})
     num_fusion_layers: int | None = field(default=None, metadata={"help": "Dual cross-attention blocks; 0: baseline."})
-    fusion_position: str | None = field(default=None, metadata={"help": "before, inside or after the encoder."})
-    rationale_encoder: str | None = field(default=None, metadata={"help": "frozen or shared."})
+    fusion_position: str | None = field(
+        default=None,
+        metadata={"help": "before, inside or after the encoder, or input: rationales follow the text into it."},
+    )
+    fusion_directions: str | None = field(
+        default=None, metadata={"help": "both, or content: it alone reads, and the rationale as it is."}
+    )
+    fusion_gate: bool | None = field(default=None, metadata={"help": "What fusion adds goes through a gate."})
+    rationale_encoder: str | None = field(default=None, metadata={"help": "frozen, shared or embeddings."})
+    rationale_memory: bool | None = field(default=None, metadata={"help": "The decoder attends to rationales too."})
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
     decoder_pointer_input: str | None = field(default=None, metadata={"help": "states or embeddings."})
@@ -62,8 +70,7 @@ class ModelArguments:
     )
 
     def config_fields(self) -> dict:
-        names = ("freeze_vision", "num_fusion_layers", "fusion_position", "rationale_encoder")
-        names += ("image_rationale_reader", "decoder_layers", "decoder_pointer_input")
+        names = ("freeze_vision", *CHANGEABLE_IN_BASELINES, "decoder_layers", "decoder_pointer_input")
         names += ("aspect_attention", "num_graph_layers")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -112,7 +119,15 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
 
 # Fields that a trained model takes other values of: it starts from where it was all the same.
 CHANGEABLE = ("freeze_vision",)
-CHANGEABLE_IN_BASELINES = ("num_fusion_layers", "fusion_position", "rationale_encoder", "image_rationale_reader")
+CHANGEABLE_IN_BASELINES = (
+    "num_fusion_layers",
+    "fusion_position",
+    "fusion_directions",
+    "fusion_gate",
+    "rationale_encoder",
+    "rationale_memory",
+    "image_rationale_reader",
+)
 
 
 def load_to_train(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
