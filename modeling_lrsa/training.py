@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
+from processing.chosen_inputs import choose_rationales, shuffle_rationales
 from processing.posts import gold_aspects
 from processing.writing import whole_folder, writable_folder, write_whole
 
@@ -90,9 +91,26 @@ class DataArguments:
     lexicon: str | None = field(
         default=None, metadata={"help": "Sentiment of words for AoM's modules: a word and a value a line; VADER's."}
     )
+    rationales: str = field(default="both", metadata={"help": "Which rationales are read: both, text, image or none."})
+    shuffle_rationales: int | None = field(
+        default=None,
+        metadata={"help": "Seed: each post gets another's rationales, as a control that they matter."},
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better one."}
     )
+
+
+def load_split(arguments: DataArguments, split: str) -> Dataset:
+    """Reads the labelled posts of one split, with the rationales that are asked for.
+
+    Raises:
+        PostError: the split, or a value of the arguments, does not do.
+    """
+    posts = load_posts(arguments.data, split, arguments.images, arguments.on_bad_image, labelled=True)
+    posts = choose_rationales(posts, arguments.rationales)
+    seed = arguments.shuffle_rationales
+    return posts if seed is None else shuffle_rationales(posts, seed)
 
 
 def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
@@ -196,12 +214,7 @@ def train(
             f"{data_arguments.data}: no such folder; one with train.jsonl and validation.jsonl is expected."
         )
     writable_folder(Path(args.output_dir))
-    posts = {
-        split: load_posts(
-            data_arguments.data, split, data_arguments.images, data_arguments.on_bad_image, labelled=True
-        )
-        for split in ("train", "validation")
-    }
+    posts = {split: load_split(data_arguments, split) for split in ("train", "validation")}
     with args.main_process_first(desc="preparing"):  # the others read what it has cached
         model, processor = build_model(model_arguments)
         data = {}
