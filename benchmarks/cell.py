@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
+from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import HfArgumentParser
 from transformers.utils import logging
@@ -26,8 +27,9 @@ from transformers.utils import logging
 from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, load_model, train
-from processing import LRSAProcessor, PostError, load_posts
+from modeling_lrsa.training import DataArguments, ModelArguments, load_model, load_split, train
+from processing import LRSAProcessor, PostError
+from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
 
 from .result_file import VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
@@ -115,8 +117,12 @@ def run_cell(
         scores, predictions = {}, {}
         for split in ("validation", "test"):
             hashes[split] = suite.check_split(data_root, cell.dataset, split)
+            posts = load_split(replace(arguments[1], data=str(data)), split)
             with stopwatch(seconds, split):
-                scores[split], predictions[split] = score_split(model, processor, data, split, arguments)
+                scores[split], predictions[split] = score_split(model, processor, posts, arguments)
+        for kept in suite.inputs:
+            part = f"test, {' + '.join(kept).replace('_', ' ') or 'text alone'}"
+            scores[part], predictions[part] = score_split(model, processor, keep_inputs(posts, kept), arguments)
         result = {
             "version": VERSION,
             "suite": cell.suite,
@@ -187,11 +193,10 @@ def train_cell(cell: Cell, data: Path, run: Path, teacher: Path | None = None) -
 
 
 def score_split(
-    model: LRSAForMABSA, processor: LRSAProcessor, data: Path, split: str, arguments: Arguments
+    model: LRSAForMABSA, processor: LRSAProcessor, posts: Dataset, arguments: Arguments
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Returns the scores and the packed predictions of a split."""
+    """Returns the scores and the packed predictions of the posts of a split."""
     _, reading, training = arguments
-    posts = load_posts(data, split, reading.images, reading.on_bad_image, labelled=True)
     batch_size, beams = training.per_device_eval_batch_size, training.generation_num_beams or 1
     joint, classified = (
         plain(predict_posts(model, processor, posts, task, batch_size, beams, lexicon=reading.lexicon))
@@ -202,7 +207,11 @@ def score_split(
 
 
 def rounded(values: dict[str, float], prefix: str = "") -> dict[str, float]:
-    return {name.removeprefix(prefix): round(value, 4) for name, value in values.items()}
+    return {
+        name.removeprefix(prefix): round(value, 4)
+        for name, value in values.items()
+        if not name.endswith(("runtime", "per_second"))
+    }
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from processing import PostError
+from processing.chosen_inputs import INPUTS
 from processing.posts import SPLITS, split_files
 
 
@@ -100,7 +101,7 @@ class Suite:
         datasets: for each data set, a folder below the data root, the SHA-256 of the file of each split.
         baselines, arms: arguments by name; those of an arm win over those of a baseline.
         compare: pairs of arms; the first is tested against the second in each data set and baseline.
-        inputs: values of the argument `rationales` under which each model is scored besides its own.
+        inputs: sets of inputs; each model is scored on the test split with no others, too. Names as in `INPUTS`.
     """
 
     path: Path
@@ -111,7 +112,7 @@ class Suite:
     baselines: Mapping
     arms: Mapping
     compare: list[list[str]] = field(default_factory=list)
-    inputs: list[str] = field(default_factory=list)
+    inputs: list[list[str]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -260,6 +261,9 @@ def _check(path: Path, given: Mapping) -> None:
     for pair in given.get("compare") or []:
         if not isinstance(pair, list) or len(pair) != 2 or not all(arm in arms for arm in pair):
             fail("compare", f"{pair!r} is no pair of arms")
+    for kept in given.get("inputs") or []:
+        if not isinstance(kept, list) or not all(name in INPUTS for name in kept):
+            fail("inputs", f"{kept!r} is no list of some of {', '.join(INPUTS)}")
     for name, arguments in arms.items():
         teacher = arguments.get("teacher")
         if isinstance(teacher, str) and teacher.startswith("@") and teacher[1:] not in arms:

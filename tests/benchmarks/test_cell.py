@@ -60,6 +60,20 @@ def test_predictions_give_the_scores_again(one, data_root):
         assert sum(packed["mate"]) >= right and packed["gold"] == [len(row) for row in gold]
 
 
+def test_fewer_inputs_are_scored_too(suite_file, data_root, tmp_path):
+    text = suite_file.read_text().replace("{num_fusion_layers: 1}", "{num_fusion_layers: 1, gate_learning_rate: 0.5}")
+    suite_file.write_text(text + "inputs:\n  - [image, text_rationale]\n  - []\n")
+    suite = read_suite(suite_file)
+    result = run_cell(suite, suite.cells("tiny-vlp-lrsa/seed1")[0], data_root, tmp_path / "results", tmp_path / "runs")
+    parts = ["validation", "test", "test, image + text rationale", "test, text alone"]
+    assert list(result["scores"]) == list(result["predictions"]) == parts
+    assert result["predictions"]["test"] == result["predictions"][parts[2]]  # these posts have no other inputs
+    assert result["predictions"]["test"]["aspects"] != result["predictions"]["test, text alone"]["aspects"]
+    gold = plain(gold_aspects(load_posts(data_root / "tiny", "test")))
+    for part in parts[1:]:
+        assert score(*unpack_predictions(result["predictions"][part], gold), gold) == result["scores"][part]
+
+
 def test_result_is_small_and_holds_no_word_of_the_posts(one, data_root):
     text = one[2].read_text()
     assert len(text) < 20_000

@@ -80,6 +80,7 @@ def test_pattern_that_fits_nothing(suite_file):
         ("- [lrsa, off]", "- [lrsa, on]", 22, "['lrsa', 'on'] is no pair of arms"),
         ("lrsa: {num_fusion_layers: 1}", "off: {num_fusion_layers: 1}", 21, "off stands here again"),
         ("arms:\n", "arms: [\n", 21, "no YAML"),
+        ("compare:", "inputs:\n  - [text]\ncompare:", 22, "['text'] is no list of some of image, image_rationale"),
         ("lrsa: {", "lrsa: {teacher: '@large', ", 21, "there is no arm 'large' to be the teacher"),
     ],
 )
