@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from benchmarks.cell import Running, claim, result_path, run_cell, train_cell
+import benchmarks.cell as cell_module
+from benchmarks.cell import Running, claim, result_path, run_cell, score_split, train_cell
 from benchmarks.result_file import DamagedResult, plain, read_result, score, unpack_predictions
 from benchmarks.suite import file_hash, read_suite
 from processing import PostError, load_posts
@@ -60,15 +61,21 @@ def test_predictions_give_the_scores_again(one, data_root):
         assert sum(packed["mate"]) >= right and packed["gold"] == [len(row) for row in gold]
 
 
-def test_fewer_inputs_are_scored_too(suite_file, data_root, tmp_path):
-    text = suite_file.read_text().replace("{num_fusion_layers: 1}", "{num_fusion_layers: 1, gate_learning_rate: 0.5}")
-    suite_file.write_text(text + "inputs:\n  - [image, text_rationale]\n  - []\n")
+def test_fewer_inputs_are_scored_too(suite_file, data_root, tmp_path, monkeypatch):
+    seen = []
+
+    def keep(model, processor, posts, arguments):
+        seen.append({name: sum(map(bool, posts[name])) for name in ("image_rationale", "text_rationale")})
+        return score_split(model, processor, posts, arguments)
+
+    monkeypatch.setattr(cell_module, "score_split", keep)
+    suite_file.write_text(suite_file.read_text() + "inputs:\n  - [image, text_rationale]\n  - []\n")
     suite = read_suite(suite_file)
     result = run_cell(suite, suite.cells("tiny-vlp-lrsa/seed1")[0], data_root, tmp_path / "results", tmp_path / "runs")
     parts = ["validation", "test", "test, image + text rationale", "test, text alone"]
     assert list(result["scores"]) == list(result["predictions"]) == parts
-    assert result["predictions"]["test"] == result["predictions"][parts[2]]  # these posts have no other inputs
-    assert result["predictions"]["test"]["aspects"] != result["predictions"]["test, text alone"]["aspects"]
+    assert [counts["text_rationale"] for counts in seen] == [2, 2, 2, 0]
+    assert [counts["image_rationale"] for counts in seen] == [0, 0, 0, 0]
     gold = plain(gold_aspects(load_posts(data_root / "tiny", "test")))
     for part in parts[1:]:
         assert score(*unpack_predictions(result["predictions"][part], gold), gold) == result["scores"][part]
