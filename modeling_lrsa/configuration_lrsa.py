@@ -42,12 +42,22 @@ class LRSAConfig(PreTrainedConfig):
         fusion_position (`str`, *optional*, defaults to `"inside"`):
             `"before"`: between the embedding and the text encoder. `"inside"`: one block in front of each of the last
             `num_fusion_layers` layers of the text encoder, reading the rationale's states at that depth. `"after"`: on
-            the encoder's output. Before and after, a block reads the rationale encoder's output.
+            the encoder's output. Before and after, a block reads the rationale encoder's output. `"input"`: no blocks;
+            the tokens of both rationales follow the text's into the text encoder.
+        fusion_directions (`str`, *optional*, defaults to `"both"`):
+            `"both"`: the rationale reads the content, then the content the rationale. `"content"`: the content alone
+            reads, and the rationale as it is.
+        fusion_gate (`bool`, *optional*, defaults to `True`):
+            Whether what a block adds to the content goes through a gate that starts at zero.
         fusion_dropout (`float`, *optional*, defaults to 0.1):
             Dropout on what the blocks add, and on their attention weights.
         rationale_encoder (`str`, *optional*, defaults to `"frozen"`):
             What encodes a rationale: `"frozen"`, a copy of the pre-trained text encoder that is never trained, whose
-            states can be computed once (`get_rationale_states`); `"shared"`, the text encoder itself.
+            states can be computed once (`get_rationale_states`); `"shared"`, the text encoder itself; `"embeddings"`,
+            the text model's token embeddings alone.
+        rationale_memory (`bool`, *optional*, defaults to `False`):
+            Whether the decoder attends to the rationales too, besides image and text: as the last block leaves them,
+            or with `fusion_position="input"` as the text encoder does.
         image_rationale_reader (`str`, *optional*, defaults to `"text"`):
             What reads the image rationale of a post without picture: `"text"`, the text stream, which then reads both
             rationales in every post; `"queries"`, learned query tokens in the slots of the image block.
@@ -108,9 +118,12 @@ class LRSAConfig(PreTrainedConfig):
     image_feature_size: int | None = None
     freeze_vision: bool = True
     num_fusion_layers: int = 1
-    fusion_position: Literal["before", "inside", "after"] = "inside"
+    fusion_position: Literal["before", "inside", "after", "input"] = "inside"
+    fusion_directions: Literal["both", "content"] = "both"
+    fusion_gate: bool = True
     fusion_dropout: float | int = 0.1
-    rationale_encoder: Literal["frozen", "shared"] = "frozen"
+    rationale_encoder: Literal["frozen", "shared", "embeddings"] = "frozen"
+    rationale_memory: bool = False
     image_rationale_reader: Literal["text", "queries"] = "text"
     num_rationale_queries: int = 8
     decoder_layers: int = 3
@@ -217,6 +230,8 @@ class LRSAConfig(PreTrainedConfig):
             raise ValueError(
                 f"num_fusion_layers={self.num_fusion_layers} must be between 0 and the {layers} encoder layers."
             )
+        if self.num_fusion_layers and self.fusion_position == "input":
+            self._check_without_blocks()
         slots = self.num_image_tokens or 0
         has_queries = self.num_fusion_layers and self.image_rationale_reader == "queries"
         if has_queries and not 0 < self.num_rationale_queries <= slots:
@@ -225,6 +240,21 @@ class LRSAConfig(PreTrainedConfig):
                 f"{self.num_rationale_queries} slots, and this one has {slots}. "
                 "A model without image side takes image_rationale_reader='text'."
             )
+
+    def _check_without_blocks(self):
+        wanted = {
+            "rationale_encoder": "embeddings",
+            "num_fusion_layers": 1,
+            "fusion_directions": "both",
+            "fusion_gate": True,
+            "image_rationale_reader": "text",
+        }
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"fusion_position='input' puts embeddings of rationales behind the text and has no fusion blocks: "
+                    f"{name}={getattr(self, name)!r} must be {value!r}."
+                )
 
     @property
     def custom_pipelines(self) -> dict[str, dict]:
@@ -250,9 +280,15 @@ class LRSAConfig(PreTrainedConfig):
         return self.aspect_attention or self.num_graph_layers > 0
 
     @property
+    def num_fusion_blocks(self) -> int:
+        """How many fusion layers are built."""
+        return 0 if self.fusion_position == "input" else self.num_fusion_layers
+
+    @property
     def num_rationale_depths(self) -> int:
         """At how many depths a rationale's states are read."""
-        return self.num_fusion_layers if self.fusion_position == "inside" else min(1, self.num_fusion_layers)
+        at_each = self.fusion_position == "inside" and self.rationale_encoder != "embeddings"
+        return self.num_fusion_layers if at_each else min(1, self.num_fusion_layers)
 
     @property
     def max_text_length(self) -> int:

@@ -16,9 +16,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from processing import LRSAProcessor
 from processing.writing import whole_folder
 
+from .backbones_lrsa import load_vision_model, measure_vision_model
 from .configuration_lrsa import LRSAConfig
 from .conversion import ADDED_TOKENS, CheckpointError, added_tokens, check_positions, convert
-from .modeling_lrsa import LRSAForMABSA, load_vision_model, measure_vision_model
+from .modeling_lrsa import LRSAForMABSA
 from .pretrained_parts import resolve_part
 from .training import ModelArguments, build_model
 

@@ -10,17 +10,18 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple, logging
 
 from .aspect_graph_lrsa import LRSAAspectAttention, LRSAAspectGraph
+from .backbones_lrsa import encoder_layers, norm_in_front_of, text_encoder_of
 from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import (
     FuseBefore,
     FusionInputs,
     LRSAFusionLayer,
     current_fusion,
-    current_states,
     initialize_fusion_from_layer,
     keep_input,
 )
 from .pretrained_lrsa import LRSAPreTrainedModel
+from .rationale_reader_lrsa import RationaleReader
 
 
 logger = logging.get_logger(__name__)
@@ -34,14 +35,17 @@ class LRSAEncoderOutput(ModelOutput):
     """
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, image block + text, hidden)`):
-            States of the image block and the text.
+            States of the image block and the text; with `rationale_memory`, of the rationales behind them, here and in
+            `source_mask`.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*):
-            Embeddings and the output of each layer, of the same shape.
+            Embeddings and the output of each layer, of the same shape. With `fusion_position="input"` they, and the
+            attentions, are of rows as they are encoded: the rationales right behind each row's own text.
         attentions (`tuple(torch.FloatTensor)`, *optional*):
             Self-attention weights of each layer (batch, heads, source, source).
         fusion_attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_fusion_attentions=True`):
             Cross-attention weights of each fusion layer in turn: with an image side rationale ← image and
-            image ← rationale, then rationale ← text and text ← rationale; each (batch, heads, queries, keys).
+            image ← rationale, then rationale ← text and text ← rationale; each (batch, heads, queries, keys). With
+            `fusion_directions="content"` every second of them.
         source_mask (`torch.BoolTensor` of shape `(batch, image block + text)`):
             True at source tokens that are there.
         text_states (`torch.FloatTensor` of shape `(batch, text, hidden)`):
@@ -66,29 +70,7 @@ class LRSAEncoderOutput(ModelOutput):
     source_keys: torch.FloatTensor | None = None
 
 
-def text_encoder_of(text_model: PreTrainedModel) -> PreTrainedModel:
-    return text_model.get_encoder() if text_model.config.is_encoder_decoder else text_model
-
-
-def encoder_layers(text_model: nn.Module) -> nn.ModuleList:
-    """Returns the layers of a text encoder."""
-    number = text_model.config.num_hidden_layers
-    for module in text_model.modules():
-        for child in module.children():
-            if isinstance(child, nn.ModuleList) and len(child) == number:
-                return child
-    raise ValueError(f"{type(text_model).__name__} has no list of {number} layers: use fusion_position='after'.")
-
-
-def norm_in_front_of(text_model: nn.Module, layers: nn.ModuleList, depth: int) -> nn.LayerNorm | None:
-    """Returns the layer norm that the input of layer `depth` comes from; `None` in models that normalise later."""
-    inner = {module for layer in layers for module in layer.modules()}
-    places = layers[depth - 1].modules() if depth else (m for m in text_model.modules() if m not in inner)
-    norms = [module for module in places if isinstance(module, nn.LayerNorm)]
-    return norms[-1] if norms else None
-
-
-class LRSAEncoder(LRSAPreTrainedModel):
+class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
     """Text encoder with an image block in front and dual cross-attention to the rationales."""
 
     def __init__(
@@ -118,15 +100,15 @@ class LRSAEncoder(LRSAPreTrainedModel):
         self.aspect_graph = LRSAAspectGraph(config) if config.num_graph_layers else None
         self.rationale_model = None
         self.rationale_queries = None
-        self.fusion = nn.ModuleList([LRSAFusionLayer(config) for _ in range(config.num_fusion_layers)])
-        if config.num_fusion_layers:
+        self.fusion = nn.ModuleList([LRSAFusionLayer(config) for _ in range(config.num_fusion_blocks)])
+        if config.num_fusion_blocks:
             if config.rationale_encoder == "frozen":
                 self.rationale_model = rationale_model or text_encoder_of(AutoModel.from_config(config.text_config))
             if config.image_rationale_reader == "queries":
                 self.rationale_queries = nn.Embedding(config.num_rationale_queries, hidden_size)
             if config.fusion_position != "after":
                 self._fuse_before_layers()
-            if config.fusion_position == "inside":
+            if config.fusion_position == "inside" and config.rationale_encoder != "embeddings":
                 for layer in encoder_layers(self.rationale_model or self.text_model)[-config.num_fusion_layers :]:
                     layer.register_forward_pre_hook(keep_input)
         self.post_init()
@@ -143,7 +125,10 @@ class LRSAEncoder(LRSAPreTrainedModel):
         if self.rationale_model is not None:
             self.rationale_model.load_state_dict(self.text_model.state_dict())
         self.initialize_fusion()
-        logger.warning(f"{len(self.fusion)} fusion layers are new; with their gates at zero they change nothing yet.")
+        said = f"{len(self.fusion)} fusion layers are new"
+        if self.config.fusion_gate and not self.config.rationale_memory:
+            said += "; with their gates at zero they change nothing yet"
+        logger.warning(f"{said}.")
 
     def freeze_parts(self):
         """Leaves frozen parts, and what stands behind the states that are read, without gradients.
@@ -218,51 +203,6 @@ class LRSAEncoder(LRSAPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             features = self.vision_model(pixel_values.to(self.vision_model.dtype)).last_hidden_state
         return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
-
-    def get_rationale_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Encodes rationales for every fusion layer.
-
-        Args:
-            input_ids, attention_mask: (batch, rationale tokens).
-
-        Returns:
-            (batch, rationale tokens, depths, hidden): with `fusion_position="inside"` the states that enter the last
-            layers, one for each fusion layer; otherwise the rationale encoder's output.
-        """
-        positions = self.config.max_text_length + self.config.image_block_size
-        if input_ids.shape[1] > positions:
-            raise ValueError(
-                f"A rationale has {input_ids.shape[1]} tokens, its encoder takes {positions}: lower the processor's "
-                "`max_rationale_length`."
-            )
-        # A rationale that is missing has nothing to attend to; its states are never read.
-        mask = attention_mask.bool()
-        mask = mask | ~mask.any(-1, keepdim=True)
-        frozen = self.rationale_model is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            model = self.rationale_model if frozen else self.text_model
-            kept = {"rationale_states": []}
-            token = current_states.set(kept)
-            try:
-                outputs = model(inputs_embeds=model.get_input_embeddings()(input_ids), attention_mask=mask.long())
-            finally:
-                current_states.reset(token)
-        if self.config.fusion_position != "inside":
-            return outputs.last_hidden_state.unsqueeze(2)
-        return torch.stack(kept["rationale_states"], dim=2)
-
-    def _rationale(self, text_embeds, input_ids, attention_mask, states):
-        """Returns the states (batch, tokens, depths, hidden) and mask of one kind of rationale."""
-        batch = text_embeds.shape[0]
-        if input_ids is None and states is None:
-            # Nothing there in the whole batch: one masked token keeps the block in the graph of a training step.
-            states = text_embeds.new_zeros(batch, 1, self.config.num_rationale_depths, text_embeds.shape[-1])
-            return states, torch.zeros(batch, 1, dtype=torch.bool, device=text_embeds.device)
-        if attention_mask is None:
-            attention_mask = torch.ones((input_ids if states is None else states).shape[:2], device=text_embeds.device)
-        if states is None:
-            states = self.get_rationale_states(input_ids, attention_mask)
-        return states.to(text_embeds.dtype), attention_mask.bool()
 
     def _image_block(self, text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale):
         """Returns the image block (batch, block, hidden) and its mask (batch, block)."""
@@ -340,10 +280,10 @@ class LRSAEncoder(LRSAPreTrainedModel):
 
         rationales = None
         if self.config.num_fusion_layers and (has_rationales or self.training):
-            image_rationale, image_rationale_mask = self._rationale(
+            image_rationale, image_rationale_mask = self.read_rationale(
                 text_embeds, image_rationale_input_ids, image_rationale_attention_mask, image_rationale_states
             )
-            text_rationale, text_rationale_mask = self._rationale(
+            text_rationale, text_rationale_mask = self.read_rationale(
                 text_embeds, text_rationale_input_ids, text_rationale_attention_mask, text_rationale_states
             )
             rationales = (image_rationale, image_rationale_mask, text_rationale, text_rationale_mask)
@@ -367,16 +307,31 @@ class LRSAEncoder(LRSAPreTrainedModel):
         self._check_length(source.shape[1])
 
         attentions = [] if output_fusion_attentions else None
-        fusion = None if rationales is None else FusionInputs(source_mask, num_image_tokens, *rationales, attentions)
-        token = current_fusion.set(fusion)
-        try:
-            outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)
-        finally:
-            current_fusion.reset(token)
-        hidden_states = outputs.last_hidden_state
-        if self.config.fusion_position == "after" and fusion is not None:
-            for index, layer in enumerate(self.fusion):
-                hidden_states = layer(hidden_states, fusion, index)
+        memory = [] if self.config.rationale_memory and rationales is not None else None
+        if rationales is not None and self.config.fusion_position == "input":
+            outputs, hidden_states, *appended = self.encode_source(
+                source,
+                source_mask,
+                num_image_tokens,
+                [text_rationale, image_rationale],
+                [text_rationale_mask, image_rationale_mask],
+                **kwargs,
+            )
+            if memory is not None:
+                memory += appended
+        else:
+            fusion = None
+            if rationales is not None:
+                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, attentions, memory)
+            token = current_fusion.set(fusion)
+            try:
+                outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)
+            finally:
+                current_fusion.reset(token)
+            hidden_states = outputs.last_hidden_state
+            if self.config.fusion_position == "after" and fusion is not None:
+                for index, layer in enumerate(self.fusion):
+                    hidden_states = layer(hidden_states, fusion, index)
 
         text_columns = text_embeds.shape[1]
         text_states = hidden_states[:, -text_columns:]
@@ -392,6 +347,9 @@ class LRSAEncoder(LRSAPreTrainedModel):
             hidden_states = self.aspect_graph(
                 hidden_states, source_mask, noun_mask, dependency_matrix, sentiment_value
             )
+        if memory:
+            hidden_states = torch.cat([hidden_states, *memory[::2]], dim=1)
+            source_mask = torch.cat([source_mask, *memory[1::2]], dim=1)
         return LRSAEncoderOutput(
             last_hidden_state=hidden_states,
             text_states=text_states,

@@ -1,11 +1,12 @@
 """What the frozen parts of a model make of a data set, computed once and cached as Arrow."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, Value
+from datasets import Dataset, Value, concatenate_datasets
 from torch import nn
 
 from processing import DataCollatorForMABSA, LRSAProcessor
@@ -91,7 +92,12 @@ def _add_rationale_states(dataset, model, processor, batch_size):
     key = weights_key(encoder.rationale_model, model.config.num_fusion_layers, model.config.fusion_position)
     removed = ["image_rationale_input_ids", "text_rationale_input_ids"]
     new = ["image_rationale_states", "text_rationale_states"]
-    return _map(dataset, encode, removed, new, key, batch_size, "Encoding rationales")
+    # By themselves, so that tasks and models that differ in what else is prepared share one file.
+    rationales = dataset.select_columns(removed)
+    content = json.dumps([rationales[name] for name in removed], default=list)
+    rationales._fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    states = _map(rationales, encode, removed, new, key, batch_size, "Encoding rationales")
+    return concatenate_datasets([dataset.remove_columns(removed), states], axis=1)
 
 
 def _add_image_features(dataset, model, processor, batch_size):

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import CompileableContextVar
 
+from .backbones_lrsa import self_attention_projections
 from .configuration_lrsa import LRSAConfig
 
 
@@ -81,16 +82,20 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
 
     `g`, a scalar, starts at zero, so that a block added to a trained model changes nothing at first. A row whose
     rationale or content is missing (its mask is all zero) keeps its `X`, to the bit.
+
+    With `fusion_directions="content"` R' = R, with `fusion_gate=False` g = 1 for good.
     """
 
     def __init__(self, config: LRSAConfig):
         super().__init__()
         hidden_size = config.text_config.hidden_size
-        self.rationale_norm = nn.LayerNorm(hidden_size)
-        self.rationale_attention = LRSACrossAttention(config)
+        self.rationale_norm = self.rationale_attention = None
+        if config.fusion_directions == "both":
+            self.rationale_norm = nn.LayerNorm(hidden_size)
+            self.rationale_attention = LRSACrossAttention(config)
         self.content_norm = nn.LayerNorm(hidden_size)
         self.content_attention = LRSACrossAttention(config)
-        self.gate = nn.Parameter(torch.zeros(1))
+        self.gate = nn.Parameter(torch.zeros(1)) if config.fusion_gate else None
         self.dropout = nn.Dropout(config.fusion_dropout)
 
     def forward(
@@ -99,7 +104,7 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         rationale: torch.Tensor,
         content_mask: torch.Tensor,
         rationale_mask: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """
         Args:
             content: X (batch, tokens, hidden).
@@ -108,23 +113,27 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
             rationale_mask: (batch, rationale tokens), likewise.
 
         Returns:
-            X' (batch, tokens, hidden), and where the attention implementation computes them the attention weights of
-            both directions: (batch, heads, rationale tokens, tokens) and (batch, heads, tokens, rationale tokens).
+            X' (batch, tokens, hidden) and R' (batch, rationale tokens, hidden); where the attention implementation
+            computes them the attention weights of both directions: (batch, heads, rationale tokens, tokens) and
+            (batch, heads, tokens, rationale tokens).
         """
         has_content = content_mask.any(-1, keepdim=True)
         has_rationale = rationale_mask.any(-1, keepdim=True)
         # A softmax over nothing is not a number, and its gradient poisons even what `where` leaves out: rows with
         # nothing to read read everything, and their result is dropped below.
-        update, rationale_weights = self.rationale_attention(
-            self.rationale_norm(rationale), content, content_mask | ~has_content
-        )
-        rationale = rationale + self.dropout(update)
+        rationale_weights = None
+        if self.rationale_attention is not None:
+            update, rationale_weights = self.rationale_attention(
+                self.rationale_norm(rationale), content, content_mask | ~has_content
+            )
+            rationale = rationale + self.dropout(update)
         update, content_weights = self.content_attention(
             self.content_norm(content), rationale, rationale_mask | ~has_rationale
         )
-        fused = content + self.gate * self.dropout(update)
+        update = self.dropout(update)
+        fused = content + (update if self.gate is None else self.gate * update)
         fused = torch.where((has_content & has_rationale).unsqueeze(-1), fused, content)
-        return fused, rationale_weights, content_weights
+        return fused, rationale, rationale_weights, content_weights
 
 
 @dataclass
@@ -137,6 +146,7 @@ class FusionInputs(ModelOutput):
         image_rationale, text_rationale: (batch, rationale tokens, depths, hidden).
         image_rationale_mask, text_rationale_mask: (batch, rationale tokens).
         attentions: takes the attention weights of each layer in turn, or `None`.
+        memory: takes what the last layer makes of the rationales: R' and mask of each stream, or `None`.
     """
 
     source_mask: torch.Tensor | None = None
@@ -146,6 +156,7 @@ class FusionInputs(ModelOutput):
     text_rationale: torch.Tensor | None = None
     text_rationale_mask: torch.Tensor | None = None
     attentions: list[torch.Tensor] | None = None
+    memory: list[torch.Tensor] | None = None
 
 
 class LRSAFusionLayer(nn.Module):
@@ -176,15 +187,22 @@ class LRSAFusionLayer(nn.Module):
         depth = min(index, inputs.text_rationale.shape[2] - 1)
         image_rationale, image_rationale_mask = inputs.image_rationale[:, :, depth], inputs.image_rationale_mask
         text_rationale, text_rationale_mask = inputs.text_rationale[:, :, depth], inputs.text_rationale_mask
-        weights: tuple = ()
-        if self.image is not None:
-            image, *weights = self.image(image, image_rationale, image_mask, image_rationale_mask)
         if self.text_reads_both:
-            text_rationale = torch.cat([text_rationale, image_rationale], dim=1)
-            text_rationale_mask = torch.cat([text_rationale_mask, image_rationale_mask], dim=1)
-        text, *text_weights = self.text(text, text_rationale, text_mask, text_rationale_mask)
+            read = torch.cat([text_rationale, image_rationale], dim=1)
+            read_mask = torch.cat([text_rationale_mask, image_rationale_mask], dim=1)
+        else:
+            read, read_mask = text_rationale, text_rationale_mask
+        memory, weights = [], []
+        if self.image is not None:
+            image, seen, *weights = self.image(image, image_rationale, image_mask, image_rationale_mask)
+            if not self.text_reads_both:
+                memory += [seen, image_rationale_mask]
+        text, seen, *text_weights = self.text(text, read, text_mask, read_mask)
+        memory += [seen, read_mask]
+        if inputs.memory is not None:
+            inputs.memory[:] = memory
         if inputs.attentions is not None:
-            inputs.attentions.extend([*weights, *text_weights])
+            inputs.attentions.extend(part for part in [*weights, *text_weights] if part is not None)
         return torch.cat([image, text], dim=1)
 
 
@@ -224,29 +242,6 @@ def keep_input(module: nn.Module, args: tuple) -> None:
 
 FIRST_RATIONALE_UPDATE = 0.1
 
-# Names of the query, key, value and output projections in the self-attention of the text models.
-_PROJECTION_NAMES = (
-    ("query", "key", "value", "dense"),
-    ("q_proj", "k_proj", "v_proj", "out_proj"),
-    ("q_lin", "k_lin", "v_lin", "out_lin"),
-    ("q", "k", "v", "o"),
-)
-
-
-def self_attention_projections(layer: nn.Module) -> list[nn.Linear] | None:
-    """Returns the query, key, value and output projections of an encoder layer, in this order.
-
-    `None` where they are not found. Of several layers in one module, the first one's are returned.
-    """
-    linears: dict[str, nn.Linear] = {}
-    for name, module in layer.named_modules():
-        if isinstance(module, nn.Linear) and module.in_features == module.out_features:
-            linears.setdefault(name.rpartition(".")[2], module)
-    for names in _PROJECTION_NAMES:
-        if all(name in linears for name in names):
-            return [linears[name] for name in names]
-    return None
-
 
 def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm: nn.LayerNorm | None = None) -> bool:
     """Gives all attentions of a fusion layer the self-attention weights of a pre-trained encoder layer.
@@ -270,15 +265,16 @@ def initialize_fusion_from_layer(fusion: LRSAFusionLayer, layer: nn.Module, norm
     with torch.no_grad():
         scale = 1.0 if norm is None else (norm.weight.square().mean() + norm.bias.var()).sqrt().item()
         for stream in streams:
-            for attention in (stream.rationale_attention, stream.content_attention):
+            for attention in filter(None, (stream.rationale_attention, stream.content_attention)):
                 for target, linear in zip(
                     (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj), source
                 ):
                     target.weight.copy_(linear.weight)
                     if linear.bias is not None:
                         target.bias.copy_(linear.bias)
-            stream.rationale_attention.out_proj.weight.mul_(FIRST_RATIONALE_UPDATE)
-            stream.rationale_attention.out_proj.bias.mul_(FIRST_RATIONALE_UPDATE)
-            stream.rationale_norm.weight.fill_(scale)
+            if stream.rationale_attention is not None:
+                stream.rationale_attention.out_proj.weight.mul_(FIRST_RATIONALE_UPDATE)
+                stream.rationale_attention.out_proj.bias.mul_(FIRST_RATIONALE_UPDATE)
+                stream.rationale_norm.weight.fill_(scale)
             stream.content_norm.weight.fill_(scale)
     return True

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.bart.modeling_bart import BartDecoder
 from transformers.utils import can_return_tuple
 
+from .backbones_lrsa import load_vision_model, measure_vision_model, text_encoder_of
 from .configuration_lrsa import LRSAConfig
-from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput, text_encoder_of
+from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput
 from .generation_lrsa import LRSAGenerationMixin
 from .pointer_lrsa import LRSAPointerHead
 from .pretrained_lrsa import LRSAPreTrainedModel
@@ -398,28 +399,6 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         if encoder_outputs.source_keys is not None:
             return encoder_outputs.source_keys
         return self.pointer_head.source_keys(encoder_outputs.text_states, encoder_outputs.text_embeds)
-
-
-def load_vision_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Loads a pre-trained vision model; of one with a text side, such as CLIP, the vision side."""
-    model = AutoModel.from_pretrained(name, dtype=dtype)
-    if model.config.model_type in ("clip", "siglip", "siglip2"):
-        model = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name).vision_config, dtype=dtype)
-    return model
-
-
-def measure_vision_model(vision_model: PreTrainedModel) -> dict[str, int]:
-    """Returns how many tokens of which width a vision model makes of a picture of its own size."""
-    size = getattr(vision_model.config, "image_size", 224)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    channels = getattr(vision_model.config, "num_channels", 3)
-    with torch.no_grad():
-        features = vision_model.eval()(
-            torch.zeros(1, channels, height, width, dtype=vision_model.dtype)
-        ).last_hidden_state
-    if features.dim() == 4:
-        features = features.flatten(2).transpose(1, 2)
-    return {"num_image_tokens": features.shape[1], "image_feature_size": features.shape[2]}
 
 
 LRSAConfig.register_for_auto_class()

@@ -99,5 +99,5 @@ class LRSAPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, LRSADualCrossAttention):
+        if isinstance(module, LRSADualCrossAttention) and module.gate is not None:
             init.zeros_(module.gate)

@@ -181,7 +181,7 @@ def gates(model: torch.nn.Module) -> dict[str, float]:
     return {
         name: module.gate.detach().abs().mean().item()
         for name, module in model.named_modules()
-        if isinstance(module, LRSADualCrossAttention)
+        if isinstance(module, LRSADualCrossAttention) and module.gate is not None
     }
 
 

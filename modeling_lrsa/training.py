@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
+from processing.chosen_inputs import choose_rationales, shuffle_rationales
 from processing.posts import gold_aspects
 from processing.writing import whole_folder, writable_folder, write_whole
 
@@ -40,8 +41,16 @@ class ModelArguments:
     vision_model: str | None = field(default=None, metadata={"help": "Folder, id or embedded part: vision model."})
     freeze_vision: bool | None = field(default=None, metadata={"help": "Leave the vision model as it is."})
     num_fusion_layers: int | None = field(default=None, metadata={"help": "Dual cross-attention blocks; 0: baseline."})
-    fusion_position: str | None = field(default=None, metadata={"help": "before, inside or after the encoder."})
-    rationale_encoder: str | None = field(default=None, metadata={"help": "frozen or shared."})
+    fusion_position: str | None = field(
+        default=None,
+        metadata={"help": "before, inside or after the encoder, or input: rationales follow the text into it."},
+    )
+    fusion_directions: str | None = field(
+        default=None, metadata={"help": "both, or content: it alone reads, and the rationale as it is."}
+    )
+    fusion_gate: bool | None = field(default=None, metadata={"help": "What fusion adds goes through a gate."})
+    rationale_encoder: str | None = field(default=None, metadata={"help": "frozen, shared or embeddings."})
+    rationale_memory: bool | None = field(default=None, metadata={"help": "The decoder attends to rationales too."})
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
     decoder_pointer_input: str | None = field(default=None, metadata={"help": "states or embeddings."})
@@ -62,8 +71,7 @@ class ModelArguments:
     )
 
     def config_fields(self) -> dict:
-        names = ("freeze_vision", "num_fusion_layers", "fusion_position", "rationale_encoder")
-        names += ("image_rationale_reader", "decoder_layers", "decoder_pointer_input")
+        names = ("freeze_vision", *CHANGEABLE_IN_BASELINES, "decoder_layers", "decoder_pointer_input")
         names += ("aspect_attention", "num_graph_layers")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -83,9 +91,26 @@ class DataArguments:
     lexicon: str | None = field(
         default=None, metadata={"help": "Sentiment of words for AoM's modules: a word and a value a line; VADER's."}
     )
+    rationales: str = field(default="both", metadata={"help": "Which rationales are read: both, text, image or none."})
+    shuffle_rationales: int | None = field(
+        default=None,
+        metadata={"help": "Seed: each post gets another's rationales, as a control that they matter."},
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better one."}
     )
+
+
+def load_split(arguments: DataArguments, split: str) -> Dataset:
+    """Reads the labelled posts of one split, with the rationales that are asked for.
+
+    Raises:
+        PostError: the split, or a value of the arguments, does not do.
+    """
+    posts = load_posts(arguments.data, split, arguments.images, arguments.on_bad_image, labelled=True)
+    posts = choose_rationales(posts, arguments.rationales)
+    seed = arguments.shuffle_rationales
+    return posts if seed is None else shuffle_rationales(posts, seed)
 
 
 def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
@@ -112,7 +137,15 @@ def build_model(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]
 
 # Fields that a trained model takes other values of: it starts from where it was all the same.
 CHANGEABLE = ("freeze_vision",)
-CHANGEABLE_IN_BASELINES = ("num_fusion_layers", "fusion_position", "rationale_encoder", "image_rationale_reader")
+CHANGEABLE_IN_BASELINES = (
+    "num_fusion_layers",
+    "fusion_position",
+    "fusion_directions",
+    "fusion_gate",
+    "rationale_encoder",
+    "rationale_memory",
+    "image_rationale_reader",
+)
 
 
 def load_to_train(arguments: ModelArguments) -> tuple[LRSAForMABSA, LRSAProcessor]:
@@ -181,12 +214,7 @@ def train(
             f"{data_arguments.data}: no such folder; one with train.jsonl and validation.jsonl is expected."
         )
     writable_folder(Path(args.output_dir))
-    posts = {
-        split: load_posts(
-            data_arguments.data, split, data_arguments.images, data_arguments.on_bad_image, labelled=True
-        )
-        for split in ("train", "validation")
-    }
+    posts = {split: load_split(data_arguments, split) for split in ("train", "validation")}
     with args.main_process_first(desc="preparing"):  # the others read what it has cached
         model, processor = build_model(model_arguments)
         data = {}

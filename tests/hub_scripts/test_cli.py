@@ -25,6 +25,23 @@ def test_train_writes_model_and_results(run_folder):
     assert not [path for path in run_folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--rationales", "all"], "rationales: 'all' is unknown; one of both, text, image, none is expected."),
+        (["--rationales", "image", "--shuffle_rationales", "3"], None),
+        (["--fusion_position", "input"], "rationale_encoder='frozen' must be 'embeddings'."),
+    ],
+)
+def test_train_with_other_inputs(options, message, text_folder, posts_folder, tmp_path, capfd):
+    start = ["train", "--text_model", str(text_folder), "--data", str(posts_folder), "--output_dir", str(tmp_path)]
+    code = main([*start, "--max_steps", "1", "--decoder_layers", "1", *options])
+    error = capfd.readouterr().err.strip().splitlines()
+    assert code == (0 if message is None else 2)
+    if message is not None:
+        assert error[-1].startswith("lrsa train: ") and error[-1].endswith(message)
+
+
 def test_evaluate_prints_and_writes_scores(run_folder, posts_folder, tmp_path, capsys):
     output = tmp_path / "scores.json"
     assert main(["evaluate", str(run_folder / "model"), str(posts_folder), "--output", str(output)]) == 0

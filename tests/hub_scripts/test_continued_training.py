@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from hub_scripts.cli import main
 from modeling_lrsa import LRSAForMABSA
+from modeling_lrsa.training import DataArguments, load_split
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,13 @@ def test_what_the_weights_fix_is_refused(start, options, message, baseline, run_
 def test_what_is_as_it_was_may_be_said_again(run_folder, posts_folder, tmp_path):
     options = ["--num_fusion_layers", "1", "--decoder_layers", "1", "--num_train_epochs", "1"]
     assert go_on(run_folder / "model", posts_folder, tmp_path / "out", *options) == 0
+
+
+def test_training_sees_the_rationales_that_are_asked_for(posts_folder):
+    def texts(split, **fields):
+        return load_split(DataArguments(data=str(posts_folder), **fields), split)["text_rationale"]
+
+    given = texts("train")
+    assert given[::2] == ["It is about Riverbend Hall"] * 2 and given[1::2] == [None] * 2
+    assert texts("train", rationales="image") == texts("train", rationales="none") == [None] * 4
+    assert texts("validation", rationales="text", shuffle_rationales=1) == given  # the other's says the same

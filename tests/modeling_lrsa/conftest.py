@@ -93,7 +93,7 @@ def open_gates(model, std=1.0, seed=0):
     """Fusion gates start at zero, where fusion changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, LRSADualCrossAttention):
+        if isinstance(module, LRSADualCrossAttention) and module.gate is not None:
             module.gate.data.normal_(std=std, generator=generator)
     return model
 

@@ -50,6 +50,9 @@ def test_tokenizer_ids_stay_in_the_text_config(tiny):
     assert (config.pad_token_id, config.eos_token_id) == (1, 1)
 
 
+AS_INPUT = {"fusion_position": "input", "rationale_encoder": "embeddings"}
+
+
 @pytest.mark.parametrize(
     "fields, mend",
     [
@@ -60,6 +63,11 @@ def test_tokenizer_ids_stay_in_the_text_config(tiny):
         ({"num_fusion_layers": 3, "fusion_position": "inside"}, "between 0 and the 2 encoder layers"),
         ({"num_fusion_layers": -1}, "between 0 and the 2 encoder layers"),
         ({"num_fusion_layers": 1, "image_rationale_reader": "queries"}, "image_rationale_reader='text'"),
+        ({"fusion_position": "input"}, "no fusion blocks: rationale_encoder='frozen' must be 'embeddings'"),
+        (AS_INPUT | {"num_fusion_layers": 2}, "num_fusion_layers=2 must be 1"),
+        (AS_INPUT | {"fusion_directions": "content"}, "fusion_directions='content' must be 'both'"),
+        (AS_INPUT | {"fusion_gate": False}, "fusion_gate=False must be True"),
+        (AS_INPUT | {"image_rationale_reader": "queries"}, "image_rationale_reader='queries' must be 'text'"),
         ({"decoder_config": BartConfig(d_model=16)}, "d_model to 32"),
         ({"target_token_ids": [2, 3, 4]}, "3 ids, one for each of 5 targets"),
         ({"decoder_input_token_ids": [2, 3, 4, 5, 6]}, "give both or neither"),
@@ -93,6 +101,11 @@ def test_vision_model_needs_its_measures(tiny):
         LRSAConfig(text_config=tiny.text_config(), vision_config=vision)
 
 
+def test_a_baseline_may_name_any_fusion(tiny):
+    config = tiny.config(num_fusion_layers=0, fusion_position="input", fusion_gate=False)
+    assert (config.num_fusion_blocks, config.num_rationale_depths) == (0, 0)
+
+
 def test_more_queries_than_slots(tiny):
     with pytest.raises(ValueError, match="num_rationale_queries=5 slots, and this one has 4"):
         tiny.config(image="regions", num_fusion_layers=1, image_rationale_reader="queries", num_rationale_queries=5)
@@ -102,6 +115,8 @@ def test_more_queries_than_slots(tiny):
     "fields",
     [
         {"fusion_position": "middle"},
+        {"fusion_directions": "rationale"},
+        {"fusion_gate": "scalar"},
         {"rationale_encoder": "none"},
         {"image_rationale_reader": "image"},
         {"end_points_to": "middle"},
@@ -217,6 +232,12 @@ def rationale_encoder_counts(tiny, name):
     frozen, shared = models(tiny, name, "frozen", "shared", num_fusion_layers=1)
     assert parameters(frozen) - parameters(shared) == parameters(frozen.model.encoder.rationale_model)
     assert trainable(frozen) == trainable(shared)
+
+
+def rationale_encoders_differ(tiny, name):
+    rationale_encoder_counts(tiny, name)
+    changes_logits("shared", "embeddings", num_fusion_layers=2)(tiny, name)
+    assert tiny.config(num_fusion_layers=2, rationale_encoder="embeddings").num_rationale_depths == 1
 
 
 def query_count(tiny, name):
@@ -391,6 +412,13 @@ def encoder_decoder_generates_from_a_prefix(tiny, name):
 def positions_differ(tiny, name):
     for pair in (("before", "inside"), ("inside", "after"), ("after", "before")):
         changes_logits(*pair, num_fusion_layers=1)(tiny, name)
+    for position in ("before", "inside", "after"):
+        changes_logits(position, "input", num_fusion_layers=1, rationale_encoder="embeddings")(tiny, name)
+
+
+def memory_is_read(tiny, name):
+    changes_logits(False, True, **FUSED)(tiny, name)
+    changes_logits(False, True, **AS_INPUT)(tiny, name)
 
 
 FUSED = {"num_fusion_layers": 2}
@@ -402,8 +430,11 @@ OPTIONS = {
     "freeze_vision": freeze_vision_stops_gradients,
     "num_fusion_layers": changes_logits(2, 1),
     "fusion_position": positions_differ,
+    "fusion_directions": changes_logits("both", "content", **FUSED),
+    "fusion_gate": changes_logits(True, False, **FUSED),
     "fusion_dropout": changes_training_logits(**FUSED),
-    "rationale_encoder": rationale_encoder_counts,
+    "rationale_encoder": rationale_encoders_differ,
+    "rationale_memory": memory_is_read,
     "image_rationale_reader": changes_logits("text", "queries", image="regions", **FUSED),
     "num_rationale_queries": query_count,
     "decoder_layers": decoder_layer_count,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling_lrsa import LRSAForMABSA
-from modeling_lrsa.encoder_lrsa import encoder_layers
+from modeling_lrsa.backbones_lrsa import encoder_layers
 
 
 @pytest.fixture(params=["bert", "roberta", "mpnet", "distilbert", "electra", "bart"])

@@ -64,6 +64,21 @@ def test_cached_rationales(tiny, monkeypatch, text, position, layers):
     assert found.loss.item() == pytest.approx(want.loss.item(), abs=2e-3)
 
 
+def test_rationales_are_encoded_once_for_all_tasks_and_whatever_else_is_prepared(tiny, monkeypatch):
+    model = tiny.model(num_fusion_layers=1)
+    processor = tiny.processor(model)
+    prepared = prepare_posts(dataset(tiny), processor)
+    one = add_frozen_states(prepared, model, processor)
+    calls = counted(monkeypatch, model.get_encoder(), "get_rationale_states")
+    spans = add_frozen_states(prepare_posts(dataset(tiny), processor, "masc"), model, processor)
+    more = add_frozen_states(prepared.add_column("more", list(range(8))), model, processor)
+    assert not calls and "aspect_spans" in spans.column_names and more["more"] == list(range(8))
+    for name in ("image_rationale_states", "text_rationale_states"):
+        assert one[name] == spans[name] == more[name]
+    add_frozen_states(prepared.select([1, 0]), model, processor)
+    assert calls  # other posts
+
+
 @pytest.mark.parametrize("image", ["vit"])
 def test_cached_pictures(tiny, monkeypatch, image):
     model = tiny.model(image=image, num_fusion_layers=1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModel
 
-from modeling_lrsa.encoder_lrsa import encoder_layers, text_encoder_of
+from modeling_lrsa.backbones_lrsa import encoder_layers, text_encoder_of
 from modeling_lrsa.fusion_lrsa import (
     FIRST_RATIONALE_UPDATE,
     LRSACrossAttention,
@@ -17,8 +17,8 @@ from modeling_lrsa.fusion_lrsa import (
 )
 
 
-def dual(tiny, implementation="sdpa", seed=0):
-    config = tiny.config(attn_implementation=implementation)
+def dual(tiny, implementation="sdpa", seed=0, **fields):
+    config = tiny.config(attn_implementation=implementation, **fields)
     torch.manual_seed(seed)
     block = LRSADualCrossAttention(config).eval()
     for parameter in block.parameters():
@@ -40,23 +40,25 @@ def reference_attention(attention, query, keys, mask, heads=2):
     return attention.out_proj(torch.stack(rows))
 
 
-def reference(block, x, r, x_mask, r_mask):
+def reference(block, x, r, x_mask, r_mask, directions="both", gate=True):
     """The two formulas of the docstring of `LRSADualCrossAttention`; a row with nothing to read keeps its X."""
     result = x.clone()
     for row in range(len(x)):
         if x_mask[row].any() and r_mask[row].any():
-            one = slice(row, row + 1)
-            read = reference_attention(block.rationale_attention, block.rationale_norm(r[one]), x[one], x_mask[one])
-            update = reference_attention(
-                block.content_attention, block.content_norm(x[one]), r[one] + read, r_mask[one]
-            )
-            result[one] = x[one] + block.gate * update
+            one, seen = slice(row, row + 1), r[row : row + 1]
+            if directions == "both":
+                seen = seen + reference_attention(
+                    block.rationale_attention, block.rationale_norm(r[one]), x[one], x_mask[one]
+                )
+            update = reference_attention(block.content_attention, block.content_norm(x[one]), seen, r_mask[one])
+            result[one] = x[one] + (block.gate * update if gate else update)
     return result
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(1, 6), rationale=st.integers(1, 7), data=st.data())
-def test_formulas(tiny, seed, tokens, rationale, data):
+@pytest.mark.parametrize("directions, gate", [("both", True), ("content", True), ("both", False)])
+def test_formulas(tiny, directions, gate, seed, tokens, rationale, data):
     masks = [
         torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=3, max_size=3)))
         for n in (tokens, rationale)
@@ -64,10 +66,12 @@ def test_formulas(tiny, seed, tokens, rationale, data):
     torch.manual_seed(seed)
     x, r = torch.randn(3, tokens, tiny.HIDDEN), torch.randn(3, rationale, tiny.HIDDEN)
     for implementation in ("sdpa", "eager"):
-        block = dual(tiny, implementation, seed)
+        block = dual(tiny, implementation, seed, fusion_directions=directions, fusion_gate=gate)
         with torch.no_grad():
-            fused = block(x, r, *masks)[0]
-            torch.testing.assert_close(fused, reference(block, x, r, *masks), atol=1e-5, rtol=1e-5)
+            fused, seen, *_ = block(x, r, *masks)
+            want = reference(block, x, r, *masks, directions, gate)
+            torch.testing.assert_close(fused, want, atol=1e-5, rtol=1e-5)
+        assert torch.equal(seen, r) is (directions == "content")
         missing = ~(masks[0].any(-1) & masks[1].any(-1))
         assert torch.equal(fused[missing], x[missing])
 
@@ -91,6 +95,15 @@ def test_zero_gate_changes_nothing(tiny):
     x, r = torch.randn(2, 5, tiny.HIDDEN), torch.randn(2, 6, tiny.HIDDEN)
     everything = torch.ones(2, 6, dtype=torch.bool)
     assert torch.equal(block(x, r, everything[:, :5], everything)[0], x)
+
+
+def test_what_is_left_out_has_no_weights(tiny):
+    whole, one_way, ungated = (
+        set(dual(tiny, **fields).state_dict())
+        for fields in ({}, {"fusion_directions": "content"}, {"fusion_gate": False})
+    )
+    assert {name.partition(".")[0] for name in whole - one_way} == {"rationale_norm", "rationale_attention"}
+    assert whole - ungated == {"gate"} and one_way < whole
 
 
 def test_gates_start_at_zero(tiny):
@@ -169,6 +182,19 @@ FUSIONS = [
     for position in ("before", "inside", "after")
     for encoder in ("frozen", "shared")
 ]
+# Ablations, which have other weights or other gradients.
+FORMS = FUSIONS + [
+    {"fusion_position": "inside", "rationale_encoder": "embeddings"},
+    {"fusion_position": "before", "rationale_encoder": "embeddings", "fusion_directions": "content"},
+    {"fusion_position": "inside", "rationale_encoder": "shared", "fusion_gate": False},
+    {"fusion_position": "inside", "rationale_encoder": "frozen", "rationale_memory": True},
+    {
+        "fusion_position": "after",
+        "rationale_encoder": "frozen",
+        "rationale_memory": True,
+        "fusion_directions": "content",
+    },
+]
 READERS = [
     {"text": "bert", "image": None, "image_rationale_reader": "text"},
     {"text": "bert", "image": "vit", "image_rationale_reader": "text"},
@@ -182,6 +208,11 @@ def name_of(value):
 
 @pytest.fixture(params=FUSIONS, ids=name_of)
 def fusion(request):
+    return request.param
+
+
+@pytest.fixture(params=FORMS, ids=name_of)
+def form(request):
     return request.param
 
 
@@ -226,14 +257,44 @@ def test_gradients(tiny, reader, fusion):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("form", FORMS[6:], ids=name_of)
+def test_gradients_of_ablations(tiny, reader, form):
+    """Without a gate, or with R' in the memory, fusion learns from the first step."""
+    model = tiny.model(num_fusion_layers=2, gates=False, **reader, **form).train()
+    inputs = tiny.batch(tiny.mixed_posts(model), labels=True)
+    model(**inputs).loss.backward()
+    others, gates = fusion_parameters(model)
+    assert bool(gates) is form.get("fusion_gate", True) and all(has_gradient(gate) for gate in gates.values())
+    moved = {name for name, parameter in others.items() if has_gradient(parameter)}
+    whole = {name for name in others if not still(name)}
+    if not form.get("fusion_gate", True):
+        assert moved >= whole
+    elif "rationale_memory" in form and "fusion_directions" not in form:
+        stream = "1.text.rationale" if reader["image_rationale_reader"] == "text" else "1."
+        assert moved >= {name for name in whole if name.startswith(stream) and ".rationale_" in name}
+    else:
+        assert not moved
+
+
+@pytest.mark.parametrize("reader", READERS, ids=name_of)
+def test_one_direction_has_one_attention(tiny, reader):
+    fields = {"num_fusion_layers": 2, "fusion_directions": "content", "attn_implementation": "eager"}
+    model = tiny.model(**reader, **fields)
+    inputs = tiny.batch(tiny.mixed_posts(model))
+    with torch.no_grad():
+        weights = model(**inputs, output_fusion_attentions=True).fusion_attentions
+    slots = [model.config.num_image_tokens] if model.config.has_images else []
+    assert [part.shape[2] for part in weights] == [*slots, inputs["input_ids"].shape[1]] * 2
+
+
 def without(posts, *names):
     return [post | {name: None if name == "image" else [] for name in names} for post in posts]
 
 
 @pytest.mark.parametrize("pictures", [True, False], ids=["pictures", "no pictures"])
-def test_no_parameter_is_left_out_of_a_step(tiny, reader, fusion, pictures):
+def test_no_parameter_is_left_out_of_a_step(tiny, reader, form, pictures):
     # DDP stops where a trainable parameter has no gradient.
-    model = tiny.model(num_fusion_layers=2, **reader, **fusion).train()
+    model = tiny.model(num_fusion_layers=2, **reader, **form).train()
     posts = without(tiny.mixed_posts(model), "image_rationale", "text_rationale", *(() if pictures else ("image",)))
     inputs = tiny.batch(posts, labels=True)
     assert not any("rationale" in name for name in inputs)
@@ -259,8 +320,8 @@ def test_no_parameter_is_left_out_with_trained_vision_and_no_picture(tiny):
 
 @pytest.mark.parametrize("part", ["image_rationale", "text_rationale"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_rows_with_masks_of_zeros_give_no_nan(tiny, reader, fusion, implementation, part):
-    model = tiny.model(num_fusion_layers=2, attn_implementation=implementation, **reader, **fusion).train()
+def test_rows_with_masks_of_zeros_give_no_nan(tiny, reader, form, implementation, part):
+    model = tiny.model(num_fusion_layers=2, attn_implementation=implementation, **reader, **form).train()
     inputs = tiny.batch(tiny.mixed_posts(model), labels=True)
     inputs[f"{part}_attention_mask"] = torch.zeros_like(inputs[f"{part}_attention_mask"])
     output = model(**inputs)
@@ -270,9 +331,9 @@ def test_rows_with_masks_of_zeros_give_no_nan(tiny, reader, fusion, implementati
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not reentrant", "reentrant"])
-def test_gradient_checkpointing(tiny, reader, fusion, reentrant):
+def test_gradient_checkpointing(tiny, reader, form, reentrant):
     no_dropout = {"fusion_dropout": 0.0, "pointer_dropout": 0.0, "pointer_mlp_dropout": 0.0}
-    model = tiny.model(num_fusion_layers=2, **reader, **fusion, **no_dropout).train()
+    model = tiny.model(num_fusion_layers=2, **reader, **form, **no_dropout).train()
     for module in model.modules():
         for name in ("dropout", "activation_dropout"):
             if isinstance(getattr(module, name, None), float):
@@ -294,7 +355,7 @@ def test_gradient_checkpointing(tiny, reader, fusion, reentrant):
     next(layer.children()).register_forward_hook(lambda *_: calls.append(1))
     checkpointed_loss, checkpointed = gradients()
     # Each pass through the text encoder is done again in the backward pass; shared rationales are two more.
-    assert len(calls) == (6 if fusion["rationale_encoder"] == "shared" else 2)
+    assert len(calls) == (6 if form["rationale_encoder"] == "shared" else 2)
     assert checkpointed_loss == pytest.approx(loss, abs=1e-6)
     assert checkpointed.keys() == plain.keys()
     for name, gradient in plain.items():

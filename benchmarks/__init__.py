@@ -1,0 +1,1 @@
+"""The benchmark: suites of training runs, their results, and the tables made of them."""

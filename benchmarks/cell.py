@@ -1,0 +1,297 @@
+"""Runs one cell of a suite: trains without sight of the test split, scores it once, and writes the result.
+
+python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --runs DIR [--keep-model]
+"""
+
+import argparse
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from transformers import HfArgumentParser
+from transformers.utils import logging
+
+from modeling_lrsa import LRSAForMABSA
+from modeling_lrsa.predictor import predict_posts
+from modeling_lrsa.trainer import LRSATrainingArguments
+from modeling_lrsa.training import DataArguments, ModelArguments, load_model, load_split, train
+from processing import LRSAProcessor, PostError
+from processing.chosen_inputs import keep_inputs
+from processing.posts import gold_aspects, split_files
+
+from .result_file import VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
+from .suite import Cell, Suite, read_suite
+
+
+PACKAGES = ("lrsa", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "spacy")
+OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher")
+RUNNING = 3  # exit code: another run is at it
+
+Arguments = tuple[ModelArguments, DataArguments, LRSATrainingArguments]
+
+
+class Running(Exception):
+    """Another run is at this result."""
+
+
+def argument_parser() -> HfArgumentParser:
+    """Returns the parser of `lrsa train`."""
+    return HfArgumentParser((ModelArguments, DataArguments, LRSATrainingArguments))
+
+
+def parse_arguments(arguments: dict[str, Any]) -> Arguments:
+    """Reads arguments as `lrsa train` reads those of a recipe."""
+    parser = argument_parser()
+    parser.set_defaults(disable_tqdm=True, **arguments)
+    return parser.parse_args_into_dataclasses([], look_for_args_file=False)
+
+
+@contextmanager
+def claim(result: Path) -> Iterator[None]:
+    """Keeps other runs from a result, by a lock that ends with the process.
+
+    Raises:
+        Running: another run has claimed it.
+    """
+    result.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(result.with_name(f".{result.stem}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise Running from error
+
+
+def run_cell(
+    suite: Suite, cell: Cell, data_root: Path, results: Path, runs: Path, keep_model: bool = False
+) -> dict[str, Any]:
+    """Trains and scores one cell, unless its result is there, and writes the result.
+
+    What a killed run has left is thrown away.
+
+    Args:
+        data_root: folder of the data sets.
+        results: folder of the results.
+        runs: folder of what a run needs meanwhile, and of models that are kept.
+        keep_model: whether the model stays, in `model` of the run's folder; it is trained again where the result is
+            there already.
+
+    Returns:
+        What the result file holds.
+
+    Raises:
+        Running: another run is at it.
+        PostError: what `lrsa train` raises, or the data are not those that the suite was written for.
+    """
+    path, run, data = result_path(results, cell), runs / cell.place, data_root / cell.dataset
+    with claim(path):
+        try:
+            former = read_result(path)
+        except DamagedResult:
+            former = None
+        if former is not None and not keep_model:
+            return former
+        remove_leftovers(path, run)
+        hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
+        seconds = {}
+        with stopwatch(seconds, "train"):
+            teacher = runs / suite.teacher_of(cell).place / "model" if cell.teacher else None
+            arguments, trained = train_cell(cell, data, run, teacher)
+        if former is not None:
+            keep_only_model(run)
+            return former
+        model, processor = load_model(str(run / "model"))
+        model.to(arguments[2].device)
+        scores, predictions = {}, {}
+        for split in ("validation", "test"):
+            hashes[split] = suite.check_split(data_root, cell.dataset, split)
+            posts = load_split(replace(arguments[1], data=str(data)), split)
+            with stopwatch(seconds, split):
+                scores[split], predictions[split] = score_split(model, processor, posts, arguments)
+        for kept in suite.inputs:
+            part = f"test, {' + '.join(kept).replace('_', ' ') or 'text alone'}"
+            scores[part], predictions[part] = score_split(model, processor, keep_inputs(posts, kept), arguments)
+        result = {
+            "version": VERSION,
+            "suite": cell.suite,
+            "cell": cell.name,
+            "seed": cell.seed,
+            "dataset": cell.dataset,
+            "baseline": cell.baseline,
+            "arm": cell.arm,
+            "arguments": cell.arguments,
+            "configuration": configuration(arguments),
+            "data": hashes,
+            "commit": commit(),
+            "versions": versions(),
+            "device": device(arguments[2]),
+            "seconds": seconds,
+            "peak_memory_mb": peak_memory(),
+            "scores": scores,
+            "predictions": predictions,
+        }
+        result |= {name: trained[name] for name in ("parameters", "best_step")}
+        result["curve"] = [rounded(entry, "eval_") for entry in trained["curve"]]
+        result["gates"] = rounded(trained["gates"])
+        write_result(path, result)
+        if keep_model:
+            keep_only_model(run)
+        else:
+            shutil.rmtree(run)
+        return result
+
+
+def result_path(results: Path, cell: Cell) -> Path:
+    return results / f"{cell.place}.json"
+
+
+def remove_leftovers(path: Path, run: Path) -> None:
+    """Removes what a killed run left: its folder, and a result file that it had not finished."""
+    shutil.rmtree(run, ignore_errors=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink()
+
+
+def keep_only_model(run: Path) -> None:
+    for entry in run.iterdir():
+        if entry.name != "model":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def train_cell(cell: Cell, data: Path, run: Path, teacher: Path | None = None) -> tuple[Arguments, dict[str, Any]]:
+    """Trains a cell and saves its model to `model` in the folder of the run.
+
+    Training gets a folder in which links to the train and the validation split lie, and no other: it selects by what
+    it sees.
+
+    Returns:
+        The arguments, parsed, and what `train` returns.
+    """
+    seen = run / "data"
+    seen.mkdir(parents=True)
+    for split in ("train", "validation"):
+        file = split_files(data, split)[split].resolve()
+        (seen / file.name).symlink_to(file)
+    given = cell.arguments | {"data": str(seen), "images": str(data / "images")}
+    given |= {"output_dir": str(run), "seed": cell.seed}
+    if teacher is not None:
+        given["teacher"] = str(teacher)
+    arguments = parse_arguments(given)
+    return arguments, train(*arguments)
+
+
+def score_split(
+    model: LRSAForMABSA, processor: LRSAProcessor, posts: Dataset, arguments: Arguments
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Returns the scores and the packed predictions of the posts of a split."""
+    _, reading, training = arguments
+    batch_size, beams = training.per_device_eval_batch_size, training.generation_num_beams or 1
+    joint, classified = (
+        plain(predict_posts(model, processor, posts, task, batch_size, beams, lexicon=reading.lexicon))
+        for task in ("mabsa", "masc")
+    )
+    gold = plain(gold_aspects(posts))
+    return score(joint, classified, gold), pack_predictions(posts["id"], joint, classified, gold)
+
+
+def rounded(values: dict[str, float], prefix: str = "") -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): round(value, 4)
+        for name, value in values.items()
+        if not name.endswith(("runtime", "per_second"))
+    }
+
+
+@contextmanager
+def stopwatch(seconds: dict[str, dict[str, float]], name: str) -> Iterator[None]:
+    """Notes how many seconds of the clock and of the processors pass."""
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    seconds[name] = {
+        "wall": round(time.perf_counter() - wall, 2),
+        "processor": round(time.process_time() - processor, 2),
+    }
+
+
+def configuration(arguments: Arguments) -> dict[str, Any]:
+    """Returns all arguments with their values, defaults too, without paths and without those that are not given."""
+    model, reading, training = arguments
+    values = asdict(model) | asdict(reading) | training.to_sanitized_dict()
+    return {name: v for name, v in values.items() if name not in OF_THE_MACHINE and v not in (None, "None", "", [])}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Returns the commit of the code, with a + where tracked files differ from it; `None` outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def device(training: LRSATrainingArguments) -> dict[str, Any]:
+    if training.device.type == "cuda":
+        return {"name": torch.cuda.get_device_name(training.device), "threads": torch.get_num_threads()}
+    name = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return {"name": name, "threads": torch.get_num_threads()}
+
+
+def peak_memory() -> dict[str, int]:
+    """Returns the most memory that this process has held, in MB, and that of its GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6}
+    if torch.cuda.is_initialized():
+        found["device"] = torch.cuda.max_memory_allocated() // 10**6
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite")
+    parser.add_argument("place", metavar="CELL/seedK")
+    for name in ("data-root", "results", "runs"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--keep-model", action="store_true")
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    try:
+        suite = read_suite(args.suite)
+        (cell,) = suite.cells(args.place)
+        run_cell(suite, cell, args.data_root, args.results, args.runs, args.keep_model)
+    except Running:
+        return RUNNING
+    except (PostError, ValueError, TypeError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Runs the cells of a suite that have no result yet, several at a time, each in a process of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from processing import PostError
+from processing.writing import writable_folder
+
+from .cell import RUNNING, Running, claim, result_path
+from .result_file import DamagedResult, read_result, write_result
+from .suite import Cell, Suite
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of the data sets, of the results, and of what a run needs meanwhile."""
+
+    data_root: Path
+    results: Path = Path("benchmarks/results")
+    runs: Path = Path("runs/benchmark")
+
+
+def state_of(suite: Suite, cell: Cell, places: Places) -> tuple[str, dict[str, Any] | None]:
+    """Returns whether a cell is `done`, `half-written`, `running` or `to do`, and its result if it is done.
+
+    Raises:
+        PostError: the result was made with other arguments or data than those of the suite.
+    """
+    path = result_path(places.results, cell)
+    state = "to do"
+    try:
+        if (result := read_result(path)) is not None:
+            check_result(suite, cell, path, result)
+            return "done", result
+    except DamagedResult:
+        state = "half-written"
+    if path.parent.is_dir():
+        try:
+            with claim(path):
+                pass
+        except Running:
+            state = "running"
+    return state, None
+
+
+def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -> None:
+    """Raises PostError where a result is of another run than that of the suite."""
+    made = result["arguments"]
+    for name in made.keys() | cell.arguments.keys():
+        if made.get(name) != cell.arguments.get(name):
+            raise PostError(f"{path}: was made with {name} {made.get(name)!r}, {suite.path} now says "
+                            f"{cell.arguments.get(name)!r}; delete the file to run it again.")  # fmt: skip
+    for split, expected in suite.datasets[cell.dataset].items():
+        if result["data"][split] != expected:
+            raise PostError(f"{path}: was made with other {split} posts than {suite.path} now expects; delete the "
+                            "file to run it again.")  # fmt: skip
+
+
+def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
+    """Copies the result of the same run from another suite, if one has done it.
+
+    Not of one with a teacher, whose name means another run there, nor where models are scored with other inputs too.
+    """
+    if cell.teacher or suite.inputs:
+        return False
+    for path in sorted(places.results.glob(f"*/{cell.dataset}-*/seed{cell.seed}.json")):
+        with suppress(DamagedResult, PostError):
+            result = read_result(path)
+            check_result(suite, cell, path, result)
+            if set(result["scores"]) != {"validation", "test"}:
+                continue
+            own = {"suite": cell.suite, "cell": cell.name, "baseline": cell.baseline, "arm": cell.arm}
+            with claim(result_path(places.results, cell)):
+                write_result(result_path(places.results, cell), result | own)
+            print(f"{cell}: the same run as {path}, taken over.")
+            return True
+    return False
+
+
+def run_cells(
+    suite: Suite, cells: list[Cell], places: Places, processes: int = 1, keep_models: bool = False, bar: bool = False
+) -> dict[Cell, str]:
+    """Runs the cells without a result, and says of each how it went.
+
+    Args:
+        processes: how many run at a time. Threads are divided among them, and GPUs where there are some: each process
+            has one, by way of accelerate's launcher.
+        keep_models: whether trained models stay, in `model` of a run's folder.
+        bar: whether to show a progress bar.
+
+    Returns:
+        What is to be said of the cells that still have no result.
+    """
+    todo, left = [], {}
+    for cell in cells:
+        state, _ = state_of(suite, cell, places)
+        if state == "half-written":
+            print(f"{result_path(places.results, cell)}: is half-written, of a run that was killed; it is run again.")
+        if state != "done":
+            todo.append(cell)
+    todo = [cell for cell in todo if not take_over(suite, cell, places)]
+    for folder in (places.results, places.runs):
+        writable_folder(folder)
+    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
+    students = Counter(suite.teacher_of(cell) for cell in todo if cell.teacher)
+    teachers = [cell for cell in students if cell not in todo and not model_path(places, cell).is_dir()]
+    kept = set(students) | (set(todo) if keep_models else set())
+    pool = Pool(suite, places, processes, kept, [*teachers, *todo])
+    with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:
+        for number, (cell, problem, minutes) in enumerate(pool.finished(), 1):
+            progress.update()
+            if problem is None:
+                result = read_result(result_path(places.results, cell))
+                told = f"validation JMASA F1 {result['scores']['validation']['jmasa_f1']:.2f}, {minutes:.1f} min"
+            else:
+                told = left[cell] = problem
+            tqdm.write(f"[{number}/{progress.total}] {cell}: {told}")
+            if cell.teacher and (teacher := suite.teacher_of(cell)):
+                students[teacher] -= 1
+                if not students[teacher] and not keep_models:
+                    shutil.rmtree(places.runs / teacher.place, ignore_errors=True)
+    return {cell: told for cell, told in left.items() if cell in cells}
+
+
+class Pool:
+    """Processes that run cells, at most so many at a time.
+
+    Args:
+        kept: cells whose models stay for now.
+        waiting: cells to run; those that learn from another one wait for it.
+    """
+
+    def __init__(self, suite: Suite, places: Places, processes: int, kept: set[Cell], waiting: list[Cell]):
+        self.suite, self.places, self.processes, self.kept = suite, places, processes, kept
+        self.waiting = list(waiting)
+        self.running: dict[int, tuple[Cell, float, subprocess.Popen]] = {}  # by worker
+
+    def finished(self) -> Iterator[tuple[Cell, str | None, float]]:
+        """Runs all; yields each cell that is done, what is to be said if it failed, and the minutes that it took.
+
+        Whatever ends the loop, SIGTERM too, ends the processes.
+        """
+        former = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        try:
+            while self.waiting or self.running:
+                for worker in set(range(self.processes)) - self.running.keys():
+                    if cell := self._next():
+                        self.waiting.remove(cell)
+                        self.running[worker] = cell, time.monotonic(), self._start(cell, worker)
+                time.sleep(0.1)
+                for worker, (cell, started, process) in list(self.running.items()):
+                    if (code := process.poll()) is not None:
+                        del self.running[worker]
+                        yield cell, self._problem(cell, code), (time.monotonic() - started) / 60
+        finally:
+            for _, _, process in self.running.values():
+                process.terminate()
+            for _, _, process in self.running.values():
+                process.wait()
+            signal.signal(signal.SIGTERM, former)
+
+    def _next(self) -> Cell | None:
+        ahead = {*self.waiting, *(cell for cell, _, _ in self.running.values())}
+        return next((c for c in self.waiting if not c.teacher or self.suite.teacher_of(c) not in ahead), None)
+
+    def _start(self, cell: Cell, worker: int) -> subprocess.Popen:
+        command = ["-m", "benchmarks.cell", str(self.suite.path), f"{cell.name}/seed{cell.seed}"]
+        for name in ("data_root", "results", "runs"):
+            command += [f"--{name.replace('_', '-')}", str(getattr(self.places, name))]
+        if cell in self.kept:
+            command.append("--keep-model")
+        if gpus := torch.cuda.device_count():
+            launch = "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no"
+            command = ["-m", *launch.split(), "--dynamo_backend", "no", "--gpu_ids", str(worker % gpus), *command]
+        environment = os.environ | {"TRANSFORMERS_VERBOSITY": "warning"}
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // self.processes)))
+        log = log_path(self.places, cell)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as output:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+
+    def _problem(self, cell: Cell, code: int) -> str | None:
+        log = log_path(self.places, cell)
+        if code == 0:
+            log.unlink()
+            return None
+        if code == RUNNING:
+            log.unlink()
+            return "another run is at it; it is left to that one."
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return f"failed: {said[-1] if said else f'exit code {code}'} ({log})"
+
+
+def model_path(places: Places, cell: Cell) -> Path:
+    return places.runs / cell.place / "model"
+
+
+def log_path(places: Places, cell: Cell) -> Path:
+    return places.runs / f"{cell.place}.log"

@@ -1,0 +1,270 @@
+"""Reads a suite: a matrix of data sets, baselines, arms and seeds, of which each cell is one run of `lrsa train`."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from processing import PostError
+from processing.chosen_inputs import INPUTS
+from processing.posts import SPLITS, split_files
+
+
+KEYS = {"about", "recipe", "seeds", "datasets", "baselines", "arms", "compare", "inputs"}
+REQUIRED = ("recipe", "seeds", "datasets", "baselines", "arms")
+NAME = re.compile("[a-z0-9_]+")
+# Arguments that a run gets from its place in the matrix.
+TAKEN = ("data", "images", "output_dir", "seed")
+
+
+class Mapping(dict):
+    """A mapping of a YAML file that knows the lines of its keys."""
+
+    lines: dict[str, int]
+
+
+class Loader(yaml.SafeLoader):
+    """Makes each mapping a `Mapping`, refuses a key that stands twice in one, and knows booleans as YAML 1.2 does:
+    `off` is a word.
+    """
+
+    yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _construct_mapping(loader: Loader, node: yaml.MappingNode) -> Mapping:
+    loader.flatten_mapping(node)
+    mapping, mapping.lines = (result := Mapping()), {}
+    for key_node, value_node in node.value:
+        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if key in mapping:
+            raise PostError(f"{loader.name}:{line}: {key} stands here again; keep one.")
+        mapping[key] = loader.construct_object(value_node, deep=True)
+        mapping.lines[key] = line
+    return result
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: arguments of `lrsa train` without data and seed, and a seed.
+
+    A `teacher` `@ARM` in `arguments` stands for the model of another arm of the same data set, baseline and seed.
+    """
+
+    suite: str
+    dataset: str
+    baseline: str
+    arm: str
+    seed: int
+    arguments: dict[str, Any] = field(compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.baseline}-{self.arm}"
+
+    @property
+    def place(self) -> str:
+        """`SUITE/CELL/seedK`, in the folders of results and of runs alike."""
+        return f"{self.suite}/{self.name}/seed{self.seed}"
+
+    @property
+    def teacher(self) -> str | None:
+        """Arm whose model this one learns from."""
+        teacher = self.arguments.get("teacher")
+        return teacher[1:] if isinstance(teacher, str) and teacher.startswith("@") else None
+
+    def __str__(self):
+        return f"{self.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file says.
+
+    Args:
+        path: the file; its stem is the name of the suite.
+        about: a sentence on what is asked.
+        recipe: arguments of `lrsa train` that all runs share.
+        datasets: for each data set, a folder below the data root, the SHA-256 of the file of each split.
+        baselines, arms: arguments by name; those of an arm win over those of a baseline.
+        compare: pairs of arms; the first is tested against the second in each data set and baseline.
+        inputs: sets of inputs; each model is scored on the test split with no others, too. Names as in `INPUTS`.
+    """
+
+    path: Path
+    about: str
+    recipe: Mapping
+    seeds: list[int]
+    datasets: Mapping
+    baselines: Mapping
+    arms: Mapping
+    compare: list[list[str]] = field(default_factory=list)
+    inputs: list[list[str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def cell(self, dataset: str, baseline: str, arm: str, seed: int) -> Cell:
+        arguments = {**self.recipe, **self.baselines[baseline], **self.arms[arm]}
+        return Cell(self.name, dataset, baseline, arm, seed, arguments)
+
+    def teacher_of(self, cell: Cell) -> Cell:
+        """Returns the run of the arm that a run learns from."""
+        return self.cell(cell.dataset, cell.baseline, cell.teacher, cell.seed)
+
+    def cells(self, pattern: str = "*") -> list[Cell]:
+        """Returns the runs whose `CELL/seedK` or `CELL` fits a shell pattern, those of the first seed first."""
+        found = []
+        for seed, dataset, baseline, arm in product(self.seeds, self.datasets, self.baselines, self.arms):
+            cell = self.cell(dataset, baseline, arm, seed)
+            if any(fnmatchcase(name, pattern) for name in (cell.name, f"{cell.name}/seed{seed}")):
+                found.append(cell)
+        if not found:
+            raise PostError(f"{self.path}: no run fits {pattern!r}; `--list` shows all.")
+        return found
+
+    def check_arguments(self) -> None:
+        """Raises PostError with file and line where `lrsa train` takes no such argument or value."""
+        from .cell import argument_parser, parse_arguments
+
+        actions = {action.dest: action for action in argument_parser()._actions}
+        groups = [("recipe", self.recipe), *self.baselines.items(), *self.arms.items()]
+        for group, arguments in groups:
+            for name, value in arguments.items():
+                where = f"{self.path}:{arguments.lines[name]}: {group}"
+                if name in TAKEN:
+                    raise PostError(f"{where}: {name} is set by the benchmark itself; leave it out.")
+                if name not in actions:
+                    raise PostError(f"{where}: {name} is no argument; `lrsa train --help` lists them.")
+                if problem := wrong_value(actions[name], value):
+                    raise PostError(f"{where}: {name}: {problem}.")
+        for baseline, arm in product(self.baselines, self.arms):
+            try:
+                parse_arguments(self.cell("", baseline, arm, 0).arguments)
+            except (TypeError, ValueError) as error:
+                where = f"{self.path}:{self.arms.lines[arm]}: {baseline}, {arm}"
+                raise PostError(f"{where}: {' '.join(str(error).split())}") from error
+
+    def check_data(self, root: Path, cells: list[Cell]) -> None:
+        """Raises PostError where a data set of these runs is missing or not the one that the suite was written for."""
+        for dataset in dict.fromkeys(cell.dataset for cell in cells):
+            where = f"{self.path}:{self.datasets.lines[dataset]}"
+            if not (root / dataset).is_dir():
+                raise PostError(f"{root / dataset}: there is no data set {dataset} ({where}); name its place by "
+                                "--data-root.")  # fmt: skip
+            for split in SPLITS:
+                self.check_split(root, dataset, split)
+
+    def check_split(self, root: Path, dataset: str, split: str) -> str:
+        """Returns the SHA-256 of the file of a split; raises PostError where the suite expects another."""
+        path = split_files(root / dataset, split)[split]
+        found, expected = file_hash(path), self.datasets[dataset][split]
+        if found != expected:
+            where = f"{self.path}:{self.datasets[dataset].lines[split]}"
+            raise PostError(f"{path}: SHA-256 {found[:12]}…, but {where} expects {expected[:12]}…: the data changed.")
+        return found
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def wrong_value(action, value: Any) -> str | None:
+    """Returns what is wrong with the value of an argument, as far as its parser tells."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and action.type is not dict:
+        return "a single value is expected"
+    if isinstance(value, str) and callable(action.type):
+        try:
+            action.type(value)
+        except Exception as error:  # argparse takes any of these for a wrong value
+            return " ".join(str(error).split()).rstrip(".")
+    if action.type in (int, float) and action.nargs is None and not isinstance(value, str):
+        if isinstance(value, bool | list):
+            return f"{value!r} is no number"
+        if action.type is int and value != int(value):
+            return f"{value!r} is no whole number"
+    if action.choices is not None and value not in action.choices:
+        return f"{value!r} is none of {', '.join(map(str, action.choices))}"
+    return None
+
+
+def read_suite(path: str | Path) -> Suite:
+    """Reads and checks a suite file, all but the arguments of `lrsa train` in it (`Suite.check_arguments`).
+
+    Raises:
+        PostError: names file, line and what is wrong.
+    """
+    path = Path(path)
+    try:
+        loader = Loader(path.read_text(encoding="utf-8"))
+        loader.name = str(path)
+        given = loader.get_single_data()
+    except FileNotFoundError as error:
+        raise PostError(f"{path}: no such suite.") from error
+    except UnicodeDecodeError as error:
+        raise PostError(f"{path}: no UTF-8 ({error.reason}); save the file as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise PostError(f"{path}{line}: no YAML: {getattr(error, 'problem', error)}.") from error
+    if not isinstance(given, Mapping):
+        raise PostError(f"{path}: a mapping with {', '.join(REQUIRED)} is expected.")
+    for key, line in given.lines.items():
+        if key not in KEYS:
+            raise PostError(f"{path}:{line}: {key} is no key of a suite; known are {', '.join(sorted(KEYS))}.")
+    if missing := [key for key in REQUIRED if not given.get(key)]:
+        raise PostError(f"{path}: {missing[0]} is missing or empty.")
+    _check(path, given)
+    return Suite(path, **({"about": ""} | given))
+
+
+def _check(path: Path, given: Mapping) -> None:
+    def fail(key: str, problem: str, line: int | None = None):
+        raise PostError(f"{path}:{line or given.lines[key]}: {key}: {problem}.")
+
+    for key in ("recipe", "datasets", "baselines", "arms"):
+        if not isinstance(given[key], Mapping):
+            fail(key, "a mapping is expected")
+    for key in ("datasets", "baselines", "arms"):
+        for name, line in given[key].lines.items():
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                fail(key, f"{name!r} is no name: small letters, digits and _ are expected", line)
+            if not isinstance(given[key][name], Mapping):
+                fail(key, f"{name}: a mapping is expected", line)
+    for name, splits in given["datasets"].items():
+        line = given["datasets"].lines[name]
+        if set(splits) != set(SPLITS) or not all(re.fullmatch("[0-9a-f]{64}", str(v)) for v in splits.values()):
+            fail("datasets", f"{name}: the SHA-256 of each of {', '.join(SPLITS)} is expected", line)
+    seeds = given["seeds"]
+    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        fail("seeds", "a list of whole numbers is expected")
+    if len(set(seeds)) < len(seeds):
+        fail("seeds", "one stands there twice")
+    arms = given["arms"]
+    for pair in given.get("compare") or []:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(arm in arms for arm in pair):
+            fail("compare", f"{pair!r} is no pair of arms")
+    for kept in given.get("inputs") or []:
+        if not isinstance(kept, list) or not all(name in INPUTS for name in kept):
+            fail("inputs", f"{kept!r} is no list of some of {', '.join(INPUTS)}")
+    for name, arguments in arms.items():
+        teacher = arguments.get("teacher")
+        if isinstance(teacher, str) and teacher.startswith("@") and teacher[1:] not in arms:
+            fail("arms", f"{name}: there is no arm {teacher[1:]!r} to be the teacher", arguments.lines["teacher"])

@@ -1,0 +1,193 @@
+"""One run: what its result holds, and that nothing is selected by the test split."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import benchmarks.cell as cell_module
+from benchmarks.cell import Running, claim, result_path, run_cell, score_split, train_cell
+from benchmarks.result_file import DamagedResult, plain, read_result, score, unpack_predictions
+from benchmarks.suite import file_hash, read_suite
+from processing import PostError, load_posts
+from processing.posts import gold_aspects
+
+
+@pytest.fixture
+def one(finished):
+    """A finished run: suite, cell, result file."""
+    path, results = finished
+    suite = read_suite(path)
+    (cell,) = suite.cells("tiny-vlp-lrsa/seed1")
+    return suite, cell, result_path(results, cell)
+
+
+def test_result_tells_how_it_came_about(one, data_root):
+    suite, cell, path = one
+    result = read_result(path)
+    assert (result["suite"], result["cell"], result["seed"]) == ("small", "tiny-vlp-lrsa", 1)
+    assert result["arguments"] == cell.arguments
+    configuration = result["configuration"]
+    assert configuration["num_train_epochs"] == 2 and configuration["seed"] == 1
+    assert configuration["weight_decay"] == 0.0 and configuration["num_fusion_layers"] == 1
+    assert result["data"] == {s: file_hash(data_root / "tiny" / f"{s}.jsonl") for s in result["data"]}
+    assert set(result["data"]) == {"train", "validation", "test"}
+    assert result["versions"]["torch"] and len(result["commit"].rstrip("+")) == 40
+    assert [entry["epoch"] for entry in result["curve"]] == [1.0, 2.0]
+    best = max(result["curve"], key=lambda entry: entry["jmasa_f1"])
+    assert result["best_step"] == 2 * best["epoch"]  # two steps an epoch; the first of equal ones
+    assert result["scores"]["validation"]["jmasa_f1"] == best["jmasa_f1"]
+    assert len(result["gates"]) == 1 and result["parameters"]["trainable"] > 0
+    assert result["peak_memory_mb"]["process"] > 100
+    assert set(result["seconds"]) == {"train", "validation", "test"}
+    assert result["device"]["name"] and result["device"]["threads"] >= 1
+
+
+def test_predictions_give_the_scores_again(one, data_root):
+    result = read_result(one[2])
+    for split in ("validation", "test"):
+        posts = load_posts(data_root / "tiny", split)
+        gold = plain(gold_aspects(posts))
+        packed = result["predictions"][split]
+        assert [packed["id_prefix"] + name for name in packed["ids"]] == posts["id"]
+        assert score(*unpack_predictions(packed, gold), gold) == result["scores"][split]
+        right, found = sum(packed["jmasa"]), sum(map(len, packed["aspects"]))
+        f1 = 200 * right / (found + sum(packed["gold"])) if found else 0.0
+        assert round(f1, 4) == result["scores"][split]["jmasa_f1"]
+        assert sum(packed["mate"]) >= right and packed["gold"] == [len(row) for row in gold]
+
+
+def test_fewer_inputs_are_scored_too(suite_file, data_root, tmp_path, monkeypatch):
+    seen = []
+
+    def keep(model, processor, posts, arguments):
+        seen.append({name: sum(map(bool, posts[name])) for name in ("image_rationale", "text_rationale")})
+        return score_split(model, processor, posts, arguments)
+
+    monkeypatch.setattr(cell_module, "score_split", keep)
+    suite_file.write_text(suite_file.read_text() + "inputs:\n  - [image, text_rationale]\n  - []\n")
+    suite = read_suite(suite_file)
+    result = run_cell(suite, suite.cells("tiny-vlp-lrsa/seed1")[0], data_root, tmp_path / "results", tmp_path / "runs")
+    parts = ["validation", "test", "test, image + text rationale", "test, text alone"]
+    assert list(result["scores"]) == list(result["predictions"]) == parts
+    assert [counts["text_rationale"] for counts in seen] == [2, 2, 2, 0]
+    assert [counts["image_rationale"] for counts in seen] == [0, 0, 0, 0]
+    gold = plain(gold_aspects(load_posts(data_root / "tiny", "test")))
+    for part in parts[1:]:
+        assert score(*unpack_predictions(result["predictions"][part], gold), gold) == result["scores"][part]
+
+
+def test_result_is_small_and_holds_no_word_of_the_posts(one, data_root):
+    text = one[2].read_text()
+    assert len(text) < 20_000
+    words = {w for split in ("train", "validation", "test") for post in load_posts(data_root / "tiny", split)["text"]
+             for w in post.split() if len(w) > 3}  # fmt: skip
+    assert "Riverbend" in words and not [word for word in words if word in text]
+    assert str(data_root) not in text
+
+
+def test_nothing_is_left_of_a_run_but_its_result(finished):
+    folder = finished[0].parent
+    left = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert sorted(path.name for path in left) == ["seed1.json", "seed1.json", "small.yaml"]
+
+
+opened: list[str] | None = None
+
+
+def watch(event: str, arguments: tuple) -> None:
+    if opened is not None and event in ("open", "os.rename"):
+        opened.append(" -> ".join(str(name) for name in arguments[: 1 + (event == "os.rename")]))
+
+
+sys.addaudithook(watch)
+
+
+def test_test_split_is_opened_only_after_the_model_is_saved(one, data_root, tmp_path):
+    global opened
+    suite, cell, _ = one
+    opened = []
+    try:
+        run_cell(suite, cell, data_root, tmp_path / "results", tmp_path / "runs", keep_model=True)
+    finally:
+        events, opened = opened, None
+    model = str(tmp_path / "runs" / cell.place / "model")
+    saved = [index for index, event in enumerate(events) if event.endswith(f"-> {model}")]
+    read = {name: [i for i, event in enumerate(events) if event.endswith(name)] for name in
+            ("train.jsonl", "validation.jsonl", "test.jsonl")}  # fmt: skip
+    assert len(saved) == 1 and read["train.jsonl"] and read["train.jsonl"][-1] < saved[0]
+    assert len(read["test.jsonl"]) == 2  # for its checksum, and to score it
+    assert read["test.jsonl"][0] > saved[0] and read["test.jsonl"][0] > read["validation.jsonl"][-1]
+
+
+def test_training_needs_no_test_split_and_makes_the_same_model_without(one, data_root, tmp_path):
+    _, cell, _ = one
+    shutil.copytree(data_root / "tiny", tmp_path / "without", ignore=lambda *_: ["test.jsonl"])
+    models = []
+    for number, data in enumerate((data_root / "tiny", tmp_path / "without")):
+        arguments, _ = train_cell(cell, data, tmp_path / f"run{number}")
+        assert sorted(os.listdir(arguments[1].data)) == ["train.jsonl", "validation.jsonl"]
+        models.append(load_file(tmp_path / f"run{number}" / "model" / "model.safetensors"))
+    assert all(models[0][name].equal(models[1][name]) for name in models[0])
+
+
+def test_the_same_seed_gives_the_same_result(one, data_root, tmp_path):
+    suite, cell, path = one
+    again = run_cell(suite, cell, data_root, tmp_path / "results", tmp_path / "runs", keep_model=True)
+    former = read_result(path)
+    measured = ("seconds", "peak_memory_mb")
+    assert {k: v for k, v in again.items() if k not in measured} | {m: former[m] for m in measured} == former
+    assert sorted(os.listdir(tmp_path / "runs" / cell.place)) == ["model"]
+
+
+def test_a_result_stands_and_a_damaged_one_is_made_anew(one, data_root, tmp_path):
+    suite, cell, path = one
+    own = result_path(tmp_path, cell)
+    own.parent.mkdir(parents=True)
+    shutil.copy(path, own)
+    stamp = own.stat().st_mtime_ns
+    run_cell(suite, cell, data_root, tmp_path, tmp_path / "runs")
+    assert own.stat().st_mtime_ns == stamp
+
+    half = path.read_text()[: path.stat().st_size // 2]
+    own.write_text(half)
+    own.with_name(f".{own.name}.4711").write_text(half)
+    (tmp_path / "runs" / cell.place / "model").mkdir(parents=True)
+    with pytest.raises(DamagedResult):
+        read_result(own)
+    run_cell(suite, cell, data_root, tmp_path, tmp_path / "runs")
+    assert read_result(own)["scores"] == read_result(path)["scores"]
+    assert sorted(file.name for file in own.parent.iterdir() if not file.name.endswith(".lock")) == ["seed1.json"]
+
+
+@pytest.mark.parametrize("damage", ["", "null", "{}", '{"version": 1}', '{"version": 1, "suite": "small"'])
+def test_damaged_results(tmp_path, damage):
+    (tmp_path / "seed1.json").write_text(damage)
+    with pytest.raises(DamagedResult):
+        read_result(tmp_path / "seed1.json")
+
+
+def test_result_of_a_newer_version(tmp_path):
+    (tmp_path / "seed1.json").write_text('{"version": 99}')
+    with pytest.raises(PostError, match="was written by another version of lrsa"):
+        read_result(tmp_path / "seed1.json")
+
+
+def test_two_runs_of_one_result(one, data_root, tmp_path):
+    suite, cell, _ = one
+    with claim(result_path(tmp_path, cell)), pytest.raises(Running):
+        run_cell(suite, cell, data_root, tmp_path, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_changed_data_are_refused_before_training(one, data_root, tmp_path):
+    suite, cell, _ = one
+    shutil.copytree(data_root / "tiny", tmp_path / "data" / "tiny")
+    post = json.loads((data_root / "tiny" / "train.jsonl").read_text().splitlines()[0])
+    Path(tmp_path / "data" / "tiny" / "train.jsonl").write_text(json.dumps(post) + "\n")
+    with pytest.raises(PostError, match=r"train\.jsonl: SHA-256 .*: the data changed\."):
+        run_cell(suite, cell, tmp_path / "data", tmp_path / "results", tmp_path / "runs")

@@ -1,0 +1,63 @@
+"""The committed results: their predictions give their scores, and the tables in the documents are made of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.result_file import count_right, plain, read_result, score, unpack_predictions
+from benchmarks.suite import file_hash, read_suite
+from benchmarks.tables import DOCUMENTS, SUITES, render
+from processing import load_posts
+from processing.posts import gold_aspects, split_files
+
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+DATA = Path(os.environ.get("LRSA_TWITTER_DATA", ROOT.parent / "shared" / "data"))
+FILES = sorted(RESULTS.glob("*/*/seed*.json"))
+
+_posts = {}
+
+
+def posts_of(folder: Path, split: str):
+    if (folder, split) not in _posts:
+        posts = load_posts(folder, split)
+        _posts[folder, split] = posts["id"], plain(gold_aspects(posts)), file_hash(split_files(folder, split)[split])
+    return _posts[folder, split]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_committed_predictions_give_the_committed_scores(path):
+    result = read_result(path)
+    if not (DATA / result["dataset"]).is_dir():
+        pytest.skip(f"{result['dataset']} does not lie in shared/data beside the checkout nor in LRSA_TWITTER_DATA")
+    for part, packed in result["predictions"].items():
+        split = part.partition(",")[0]
+        ids, gold, found_hash = posts_of(DATA / result["dataset"], split)
+        assert found_hash == result["data"][split]
+        assert [packed["id_prefix"] + name for name in packed["ids"]] == ids
+        joint, classified = unpack_predictions(packed, gold)
+        assert score(joint, classified, gold) == result["scores"][part]
+        right = [count_right(found, given) for found, given in zip(joint, gold, strict=True)]
+        assert right == list(zip(packed["jmasa"], packed["mate"], strict=True))
+        assert packed["gold"] == [len(given) for given in gold]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_committed_results_are_small_and_belong_to_their_suite(path):
+    assert path.stat().st_size < 150_000
+    result = read_result(path)
+    suite = read_suite(SUITES / f"{path.parts[-3]}.yaml")
+    (cell,) = suite.cells(f"{path.parent.name}/{path.stem}")
+    assert (result["suite"], result["cell"], result["seed"]) == (cell.suite, cell.name, cell.seed)
+    assert result["arguments"] == cell.arguments
+    assert result["data"] == dict(suite.datasets[cell.dataset])
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_tables_are_those_of_the_results(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "<!-- benchmark claim" in text
+    made = render(text, name, SUITES, RESULTS)
+    assert made == text, "run `lrsa benchmark --tables`"

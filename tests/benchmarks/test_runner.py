@@ -1,0 +1,180 @@
+"""`lrsa benchmark` as a command: several processes, runs that are killed, runs beside each other."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.cell import claim, result_path
+from benchmarks.result_file import read_result
+from benchmarks.runner import Places, run_cells
+from benchmarks.suite import read_suite
+from hub_scripts.cli import main
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Runs in a folder of its own, which finds the package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def benchmark(suite_file, data_root, *options) -> int:
+    return main(["benchmark", str(suite_file), "--data-root", str(data_root), "--results", "results", *options])
+
+
+def start(suite_file, data_root, *options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "hub_scripts.cli", "benchmark", str(suite_file), "--data-root", str(data_root)]
+    return subprocess.Popen(
+        [*command, "--results", "results", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_suite_over_two_processes(suite_file, data_root, capfd):
+    assert benchmark(suite_file, data_root, "--processes", "2", "--only", "*/seed2") == 0
+    out = capfd.readouterr().out
+    lines = out.splitlines()
+    assert lines[0] == "small: 0 of 2 runs have their result, 2 to do."
+    assert sorted(line.split("] ")[1].split(":")[0] for line in lines[1:3]) == [
+        f"tiny-vlp-{arm} seed 2" for arm in ("lrsa", "off")
+    ]
+    assert all("validation JMASA F1" in line for line in lines[1:3]) and "test" not in out
+    assert lines[3] == "Results: results/small; 2 of 2 runs have theirs."
+    cells = read_suite(suite_file).cells("*/seed2")
+    files = [result_path(Path("results"), cell) for cell in cells]
+    former = [file.stat().st_mtime_ns for file in files]
+    assert all(read_result(file) for file in files)
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+
+    assert benchmark(suite_file, data_root, "--only", "*/seed2") == 0
+    assert capfd.readouterr().out.startswith("small: 2 of 2 runs have their result, 0 to do.")
+    assert [file.stat().st_mtime_ns for file in files] == former
+    assert benchmark(suite_file, data_root, "--list", "--only", "*-off/seed2") == 0
+    f1 = read_result(files[0])["scores"]["validation"]["jmasa_f1"]
+    assert capfd.readouterr().out == f"tiny-vlp-off/seed2: validation JMASA F1 {f1:.2f}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_is_gone_on_with(suite_file, data_root, capfd, how):
+    """Kills the command while it trains; the worker ends with it, or goes on alone and nobody redoes its cell."""
+    suite = read_suite(suite_file)
+    cell, _ = suite.cells("*-off")
+    path, log = result_path(Path("results"), cell), Path("runs/benchmark") / f"{cell.place}.log"
+    running = start(suite_file, data_root, "--only", "*-off/seed1")
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and "trainable" in log.read_text()):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(how)
+    assert running.wait(60) == (143 if how == signal.SIGTERM else -9)
+    if how == signal.SIGKILL:
+        assert benchmark(suite_file, data_root, "--list", "--only", "*-off/seed1") == 0
+        assert capfd.readouterr().out == "tiny-vlp-off/seed1: running\n"
+        while not path.is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    else:
+        assert not path.exists()
+        path.write_text('{"version": 1, "sui')
+        assert benchmark(suite_file, data_root, "--only", "*-off/seed1") == 0
+        told = f"{path}: is half-written, of a run that was killed; it is run again.\n"
+        assert capfd.readouterr().out.startswith(told)
+    assert read_result(path)["seed"] == 1
+
+
+def test_a_run_beside_another_leaves_it_its_cell(suite_file, data_root, capfd):
+    cell, _ = read_suite(suite_file).cells("tiny-vlp-off")
+    with claim(result_path(Path("results"), cell)):
+        assert benchmark(suite_file, data_root, "--list", "--only", "*/seed1") == 0
+        assert capfd.readouterr().out == "tiny-vlp-off/seed1: running\ntiny-vlp-lrsa/seed1: to do\n"
+        assert benchmark(suite_file, data_root, "--only", "*-off/seed1") == 1
+    out = capfd.readouterr().out.splitlines()
+    assert out[1] == "[1/1] tiny-vlp-off seed 1: another run is at it; it is left to that one."
+    assert out[2] == "Results: results/small; 0 of 1 runs have theirs."
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(suite_file, data_root, capfd):
+    suite_file.write_text(suite_file.read_text().replace("off: {", "off: {text_model: nowhere/none, "))
+    assert benchmark(suite_file, data_root, "--only", "*/seed1") == 1
+    out = capfd.readouterr().out.splitlines()
+    assert out[1].startswith("[1/2] tiny-vlp-off seed 1: failed: nowhere/none")
+    assert out[1].endswith("(runs/benchmark/small/tiny-vlp-off/seed1.log)")
+    assert "tiny-vlp-lrsa seed 1: validation" in out[2]
+    assert out[3] == "Results: results/small; 1 of 2 runs have theirs."
+
+
+def test_a_run_of_another_suite_is_taken_over(finished, suite_file, data_root, place, capfd):
+    text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
+    (place / "other.yaml").write_text(text.replace("[lrsa, off]", "[fused, off]"))
+    shutil.copytree(finished[1], "results")
+    assert benchmark("other.yaml", data_root, "--only", "*-fused/seed1") == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[0] == "tiny-vlp-fused seed 1: the same run as results/small/tiny-vlp-lrsa/seed1.json, taken over."
+    assert out[1] == "other: 1 of 1 runs have their result, 0 to do."
+    taken = read_result(Path("results/other/tiny-vlp-fused/seed1.json"))
+    former = read_result(Path("results/small/tiny-vlp-lrsa/seed1.json"))
+    names = {"suite": "other", "cell": "tiny-vlp-fused", "arm": "fused"}
+    assert taken == former | names
+
+
+@pytest.mark.parametrize(
+    "old, new, told",
+    [
+        ("learning_rate: 1.0e-3", "learning_rates: 1.0e-3", "small.yaml:7: recipe: learning_rates is no argument; "),
+        ("    test: ", "    test: 0123456789abcdef", "small.yaml:13: datasets: tiny: the SHA-256 of each of"),
+        ("  tiny:", "  huge:", "huge: there is no data set huge ("),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(suite_file, data_root, capfd, old, new, told):
+    suite_file.write_text(suite_file.read_text().replace(old, new))
+    assert benchmark(suite_file, data_root) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("lrsa benchmark: ") and told in err and err.count("\n") == 1
+
+
+def test_a_result_of_another_suite_is_no_result_of_this_one(finished, suite_file, data_root, capfd):
+    suite_file.write_text(suite_file.read_text().replace("num_train_epochs: 2", "num_train_epochs: 3"))
+    arguments = ["benchmark", str(suite_file), "--data-root", str(data_root), "--results", str(finished[1])]
+    assert main(arguments) == 2
+    err = capfd.readouterr().err
+    assert f"seed1.json: was made with num_train_epochs 2, {suite_file} now says 3; delete the file" in err
+
+
+def test_gpus_are_shared_out_by_the_launcher_of_accelerate(suite_file, data_root, monkeypatch, place):
+    started = []
+
+    class Process(subprocess.Popen):
+        def __init__(self, command, **options):
+            started.append(command)
+            super().__init__([sys.executable, "-c", "raise SystemExit(3)"], **options)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    suite = read_suite(suite_file)
+    left = run_cells(suite, suite.cells(), Places(data_root, place / "results", place / "runs"), processes=4)
+    assert len(left) == 4
+    assert [command[1:3] for command in started] == [["-m", "accelerate.commands.launch"]] * 4
+    assert sorted(command[command.index("--gpu_ids") + 1] for command in started) == ["0", "0", "1", "1"]
+    assert all("benchmarks.cell" in command for command in started)
+
+
+def test_a_cell_runs_behind_the_launcher(suite_file, data_root, place):
+    launch = "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    command = [sys.executable, "-m", *launch.split(), "--cpu", "-m", "benchmarks.cell", suite_file]
+    options = ["--data-root", data_root, "--results", "results", "--runs", "runs"]
+    done = subprocess.run([*command, "tiny-vlp-off/seed1", *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((place / "results" / "small" / "tiny-vlp-off" / "seed1.json").read_text())["seed"] == 1
