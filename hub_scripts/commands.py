@@ -194,7 +194,7 @@ def check_output(output: str | None) -> None:
 
 def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:
     parser.add_argument("model", help="folder or id of an LRSA model")
-    parser.add_argument("posts", nargs="?" if posts_optional else None, help="JSON Lines file, or folder of splits")
+    parser.add_argument("posts", nargs="?" if posts_optional else None, help="file of posts, or folder of splits")
     parser.add_argument(
         "--images",
         help="folder of the pictures, or of their features (.npy, .npz) for a model without vision model "

@@ -85,7 +85,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog="Keys come from the environment: HF_TOKEN for what Hugging Face serves, OPENAI_API_KEY for every other "
         "server. docs/prompts.md tells more.",
     )
-    parser.add_argument("posts", help="JSON Lines file, or folder of splits, labelled")
+    parser.add_argument("posts", help="file of posts, or folder of splits, labelled")
     parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
     parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error", help="(default: error)")
     parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")

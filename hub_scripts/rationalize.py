@@ -89,7 +89,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog="Keys come from the environment: HF_TOKEN for what Hugging Face serves, OPENAI_API_KEY for every other "
         "server. docs/rationales.md tells more.",
     )
-    parser.add_argument("posts", help="JSON Lines file, or folder of splits; aspects are not looked at")
+    parser.add_argument("posts", help="file of posts, or folder of splits; aspects are not looked at")
     parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")
     parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
     parser.add_argument("--overwrite", action="store_true", help="ask for rationales that posts already have, too")

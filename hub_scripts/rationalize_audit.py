@@ -58,7 +58,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Tells what the rationales of posts hold, and whether gold labels leaked into them.",
         epilog="docs/audit.md tells what each figure means, and when a leak is suspected.",
     )
-    parser.add_argument("rationales", help="JSON Lines file, folder of splits, or folder that `datasets` saved")
+    parser.add_argument("rationales", help="file of posts, folder of splits, or folder that `datasets` saved")
     parser.add_argument("--output", help="folder for audit.json and the plots (default: beside the rationales)")
     parser.add_argument(
         "--prompt",

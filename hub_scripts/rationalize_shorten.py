@@ -23,7 +23,7 @@ def shorten(argv: list[str]) -> int:
         description="Writes posts with their rationales as running text without lists and Markdown, cut at the end of "
         "a sentence to a number of tokens.",
     )
-    parser.add_argument("posts", help="JSON Lines file, or folder of splits")
+    parser.add_argument("posts", help="file of posts, or folder of splits")
     parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")
     parser.add_argument("--tokenizer", required=True, help="folder or id of a model, that which is to be trained")
     parser.add_argument(

@@ -83,7 +83,10 @@ class ModelArguments:
 class DataArguments:
     """What to train on."""
 
-    data: str = field(default="examples/posts", metadata={"help": "Folder with train.jsonl and validation.jsonl."})
+    data: str = field(
+        default="examples/posts",
+        metadata={"help": "Folder with a train and a validation file, in a form of docs/data.md."},
+    )
     images: str | None = field(
         default=None, metadata={"help": "Folder of the pictures or their features; default: images/ in data."}
     )

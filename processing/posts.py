@@ -79,10 +79,13 @@ def load_posts(
     folder = picture_folder(path, images)
     rows, missing = [], 0
     for where, _, post in iterate_posts(path, images, labels, labelled):
-        image, embedded = post["image"], isinstance(post["image"], dict)
-        if image is not None:
-            post["image_features"] = find_features(folder / (image["path"] or "..") if embedded else Path(image))
-            if embedded or os.path.isfile(image):  # false, too, for what can be no file's name
+        image = post["image"]
+        if isinstance(image, dict):
+            post["image_features"] = find_features(folder / image["path"]) if image["path"] else None
+            post["image"] = check_picture(image, f"{where}: image", on_bad_image)
+        elif image is not None:
+            post["image_features"] = find_features(Path(image))
+            if os.path.isfile(image):  # false, too, for what can be no file's name
                 post["image"] = check_picture(image, f"{where}: image", on_bad_image)
             else:
                 post["image"] = None

@@ -2,7 +2,7 @@
 
 - `.tsv`, of TomBERT (Yu & Jiang, IJCAI 2019): a header, then one row an aspect: index, label (0 negative, 1 neutral,
   2 positive), file of the picture, sentence with `$T$` in place of the aspect, aspect.
-- `.txt`, of ESAFN (Yu et al., TASLP 2019) and TomBERT: the same in four lines: sentence, aspect, label (-1, 0, 1),
+- `.txt`, of ESAFN (Yu et al., TASLP 2020) and TomBERT: the same in four lines: sentence, aspect, label (-1, 0, 1),
   file of the picture.
 - `.json`, of VLP-MABSA (Ling et al., ACL 2022) and AoM (Zhou et al., Findings of ACL 2023): a list of
   `{"words", "image_id", "aspects": [{"from", "to" (exclusive, words), "polarity": POS, NEU or NEG, "term"}]}`; what

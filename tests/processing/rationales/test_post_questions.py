@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 
-from processing import PostError, load_posts
+from processing import PostError, load_posts, save_posts
 from processing.rationales import Answer, AnswerStore, Failure, GenerationSettings, ask, load_prompt
 from processing.rationales.output import write_posts
 from processing.rationales.post_questions import PostQuestions, read_evidence
@@ -77,6 +77,37 @@ def test_a_question_for_each_rationale_that_a_post_lacks(posts):
     assert again == first and len(set(first)) == 10
     assert PostQuestions(posts, PROMPTS, StubWriter(), overwrite=True).total == 12
     assert PostQuestions(posts, {KINDS[0]: PROMPTS[KINDS[0]]}, StubWriter()).total == 5
+
+
+def test_a_picture_in_parquet_is_shown(folder):
+    rows = write(folder / "test.jsonl", {"text": "great", "image": "there.png"}, {"id": "bare", "text": "none"})
+    save_posts(load_posts(rows), folder / "saved" / "test.parquet")
+    questions = PostQuestions(folder / "saved", PROMPTS, StubWriter())
+    assert asked(questions) == [
+        ("test-1", "t", "text"),
+        ("test-1", "i", "picture"),
+        ("bare", "t", "text"),
+        ("bare", "i", "the post has no picture"),
+    ]
+    assert [question.key for question in questions] == [
+        question.key for question in PostQuestions(rows, PROMPTS, StubWriter())
+    ]
+    with AnswerStore(folder / "answers.sqlite") as store:
+        write_posts(questions, store, folder / "out")
+    assert [row["image"] for row in read(folder / "out" / "test.jsonl")] == ["there.png", None]
+    assert load_posts(folder / "out", "test", folder / "images")["id"] == ["test-1", "bare"]
+
+
+def test_a_published_form_is_written_as_json_lines(folder):
+    lines = "index\t#1 Label\t#2 ImageID\t#3 String\t#3 String\n1\t2\tthere.png\t$T$ was great\tthe pizza\n"
+    (folder / "dev.tsv").write_text(lines)
+    questions = PostQuestions(folder, PROMPTS, StubWriter())
+    assert asked(questions) == [("dev-2", "t", "text"), ("dev-2", "i", "picture")]
+    with AnswerStore(folder / "answers.sqlite") as store:
+        write_posts(questions, store, folder / "out")
+    (written,) = load_posts(folder / "out", "validation", folder / "images", labelled=True)
+    (loaded,) = load_posts(folder, "validation")
+    assert written.pop("image").tobytes() == loaded.pop("image").tobytes() and written == loaded
 
 
 def test_evidence_stands_for_a_picture_that_cannot_be_shown(folder, posts):
