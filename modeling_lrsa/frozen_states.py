@@ -51,9 +51,10 @@ def _bytes(array: torch.Tensor) -> bytes:
     return array.to(torch.float16).cpu().numpy().tobytes()
 
 
-def _map(
+def cached_map(
     dataset: Dataset, function, removed: list[str], new: list[str], key: str, batch_size: int, desc: str
 ) -> Dataset:
+    """Maps batches to `new` columns of bytes in place of the `removed` ones, in a file named by data and `key`."""
     path = cache_file(key, dataset._fingerprint)
     features = dataset.features.copy()
     for name in removed:
@@ -91,7 +92,7 @@ def _add_rationale_states(dataset, model, processor, batch_size):
     key = weights_key(encoder.rationale_model, model.config.num_fusion_layers, model.config.fusion_position)
     removed = ["image_rationale_input_ids", "text_rationale_input_ids"]
     new = ["image_rationale_states", "text_rationale_states"]
-    return _map(dataset, encode, removed, new, key, batch_size, "Encoding rationales")
+    return cached_map(dataset, encode, removed, new, key, batch_size, "Encoding rationales")
 
 
 def _add_image_features(dataset, model, processor, batch_size):
@@ -108,4 +109,4 @@ def _add_image_features(dataset, model, processor, batch_size):
 
     settings = {name: value for name, value in processor.image_processor.to_dict().items() if name != "auto_map"}
     key = weights_key(encoder.vision_model, settings)
-    return _map(dataset, encode, ["image"], ["image_features"], key, batch_size, "Encoding pictures")
+    return cached_map(dataset, encode, ["image"], ["image_features"], key, batch_size, "Encoding pictures")
