@@ -12,6 +12,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from processing import IndexFormat, LRSAProcessor, compute_mabsa_metrics
 
 from .configuration_lrsa import LRSAConfig
+from .dropped_inputs import DroppedInputs, EpochOfDroppedInputs
 from .fusion_lrsa import LRSADualCrossAttention
 
 
@@ -38,6 +39,9 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     )
     fusion_learning_rate: float = option(1e-4, "Peak learning rate of the fusion layers.")
     gate_learning_rate: float = option(1e-2, "Peak learning rate of the fusion's gates, which start at zero.")
+    drop_inputs: float = option(
+        0.0, "Share of pictures, image rationales and text rationales that training leaves out at random."
+    )
     warmup_steps: float = option(0.1, "Steps, or share of all steps, in which learning rates rise.")
     per_device_train_batch_size: int = option(16, "Posts a step and device.")
     per_device_eval_batch_size: int = option(64, "Posts at a time in evaluation.")
@@ -52,6 +56,11 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     save_total_limit: int = option(1, "Checkpoints to keep besides the best.")
     ddp_find_unused_parameters: bool = option(False, "Whether DDP looks for parameters left out; here are none.")
     remove_unused_columns: bool = option(False, "The collator reads more than the model takes.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.drop_inputs <= 1:
+            raise ValueError(f"drop_inputs={self.drop_inputs} is a share: it must be between 0 and 1.")
 
 
 class LengthGroups(LengthGroupedSampler):
@@ -88,12 +97,20 @@ class LRSATrainer(Seq2SeqTrainer):
         if isinstance(processor := kwargs.get("processing_class"), LRSAProcessor) and model is not None:
             processor.check_fits(model.config)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
+        if (share := getattr(self.args, "drop_inputs", 0)) and self.train_dataset is not None:
+            self.train_dataset = DroppedInputs(self.train_dataset, share, self.data_seed)
+            self.add_callback(EpochOfDroppedInputs(self.train_dataset))
+
+    @property
+    def data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     def _get_train_sampler(self, train_dataset=None):
-        sampler = super()._get_train_sampler(train_dataset)
+        # The whole rows: how long they are is asked of each, and does not follow from what is left out.
+        whole = train_dataset.dataset if isinstance(train_dataset, DroppedInputs) else train_dataset
+        sampler = super()._get_train_sampler(whole)
         if isinstance(sampler, LengthGroupedSampler):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            sampler = LengthGroups(sampler.batch_size, lengths=sampler.lengths, seed=seed)
+            sampler = LengthGroups(sampler.batch_size, lengths=sampler.lengths, seed=self.data_seed)
         return sampler
 
     def evaluation_loop(self, *args, **kwargs):

@@ -17,7 +17,7 @@ from modeling_lrsa.trainer import (
     gates,
     part_of,
 )
-from processing import DataCollatorForMABSA, IndexFormat, compute_mabsa_metrics
+from processing import IndexFormat, compute_mabsa_metrics
 from processing.posts import FEATURES
 from processing.preparation import prepare_posts
 
@@ -42,14 +42,14 @@ def arguments(folder, **changes):
     return LRSATrainingArguments(**fields | changes)
 
 
-def trainer_of(tiny, model, folder, **changes):
+def trainer_of(tiny, model, folder, data=None, **changes):
     processor = tiny.processor(model)
     return LRSATrainer(
         model=model,
         args=arguments(folder, **changes),
-        train_dataset=tiny.raw_posts(),
+        train_dataset=data or tiny.raw_posts(),
         eval_dataset=tiny.raw_posts(),
-        data_collator=DataCollatorForMABSA(processor),
+        data_collator=collator_for(model, processor),
         processing_class=processor,
     )
 
@@ -190,8 +190,7 @@ def without_dropout(model):
 
 
 def losses_of(tiny, model, folder, data=None, resume=None, **changes):
-    trainer = trainer_of(tiny, model, folder, logging_strategy="steps", logging_steps=1, **changes)
-    trainer.train_dataset = data or trainer.train_dataset
+    trainer = trainer_of(tiny, model, folder, data, logging_strategy="steps", logging_steps=1, **changes)
     trainer.train(resume_from_checkpoint=resume)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
