@@ -52,9 +52,10 @@ def _bytes(array: torch.Tensor) -> bytes:
     return array.to(torch.float16).cpu().numpy().tobytes()
 
 
-def _map(
+def cached_map(
     dataset: Dataset, function, removed: list[str], new: list[str], key: str, batch_size: int, desc: str
 ) -> Dataset:
+    """Maps batches to `new` columns of bytes in place of the `removed` ones, in a file named by data and `key`."""
     path = cache_file(key, dataset._fingerprint)
     features = dataset.features.copy()
     for name in removed:
@@ -96,7 +97,7 @@ def _add_rationale_states(dataset, model, processor, batch_size):
     rationales = dataset.select_columns(removed)
     content = json.dumps([rationales[name] for name in removed], default=list)
     rationales._fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    states = _map(rationales, encode, removed, new, key, batch_size, "Encoding rationales")
+    states = cached_map(rationales, encode, removed, new, key, batch_size, "Encoding rationales")
     return concatenate_datasets([dataset.remove_columns(removed), states], axis=1)
 
 
@@ -114,4 +115,4 @@ def _add_image_features(dataset, model, processor, batch_size):
 
     settings = {name: value for name, value in processor.image_processor.to_dict().items() if name != "auto_map"}
     key = weights_key(encoder.vision_model, settings)
-    return _map(dataset, encode, ["image"], ["image_features"], key, batch_size, "Encoding pictures")
+    return cached_map(dataset, encode, ["image"], ["image_features"], key, batch_size, "Encoding pictures")

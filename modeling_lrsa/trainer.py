@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -16,6 +17,7 @@ from .dropped_inputs import DroppedInputs, EpochOfDroppedInputs
 from .encoder_lrsa import LRSAEncoderOutput
 from .fusion_lrsa import LRSADualCrossAttention
 from .generation_lrsa import READ_BEFORE
+from .soft_targets import soft_targets
 
 
 def option(default, help: str):
@@ -44,6 +46,8 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     drop_inputs: float = option(
         0.0, "Share of pictures, image rationales and text rationales that training leaves out at random."
     )
+    teacher: list[str] | None = option(None, "Trained models whose target distributions are learnt, too; their mean.")
+    distillation_weight: float = option(0.5, "Share of the teacher in what is learnt, the labels have the rest.")
     warmup_steps: float = option(0.1, "Steps, or share of all steps, in which learning rates rise.")
     per_device_train_batch_size: int = option(16, "Posts a step and device.")
     per_device_eval_batch_size: int = option(64, "Posts at a time in evaluation.")
@@ -61,8 +65,11 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.drop_inputs <= 1:
-            raise ValueError(f"drop_inputs={self.drop_inputs} is a share: it must be between 0 and 1.")
+        for name in ("drop_inputs", "distillation_weight", "label_smoothing_factor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share: it must be between 0 and 1.")
+        if isinstance(self.teacher, str):
+            self.teacher = [self.teacher]
 
 
 class LengthGroups(LengthGroupedSampler):
@@ -102,6 +109,7 @@ class LRSATrainer(Seq2SeqTrainer):
         if (share := getattr(self.args, "drop_inputs", 0)) and self.train_dataset is not None:
             self.train_dataset = DroppedInputs(self.train_dataset, share, self.data_seed)
             self.add_callback(EpochOfDroppedInputs(self.train_dataset))
+        self.label_smoother = None  # transformers' takes the labels away, and smooths over masked columns
 
     @property
     def data_seed(self) -> int:
@@ -114,6 +122,26 @@ class LRSATrainer(Seq2SeqTrainer):
         if isinstance(sampler, LengthGroupedSampler):
             sampler = LengthGroups(sampler.batch_size, lengths=sampler.lengths, seed=self.data_seed)
         return sampler
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """In training with a teacher or `label_smoothing_factor`, the cross-entropy with `soft_targets`."""
+        teacher, args = inputs.pop("teacher_probabilities", None), self.args
+        if not model.training or (teacher is None and not args.label_smoothing_factor):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if args.n_gpu > 1:
+            raise ValueError("A teacher and label_smoothing_factor need one process a GPU: use `accelerate launch`.")
+        outputs, labels = model(**inputs), inputs["labels"]
+        weight = getattr(args, "distillation_weight", 0.0)
+        targets = soft_targets(outputs.logits, labels, args.label_smoothing_factor, teacher, weight)
+        loss = nn.functional.cross_entropy(
+            outputs.logits.float().flatten(0, 1), targets.flatten(0, 1), reduction="sum"
+        )
+        if num_items_in_batch is None:
+            loss = loss / (labels != -100).sum()
+        else:
+            shared = self.accelerator.num_processes if args.average_tokens_across_devices else 1
+            loss = loss * shared / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *args, **kwargs):
         # Seq2SeqTrainer's `gather` counts the posts twice that fill up the last batch of the last process.
@@ -148,7 +176,7 @@ class LRSATrainer(Seq2SeqTrainer):
             self.optimizer = optimizer_class(self.parameter_groups(model), **options)
         return self.optimizer
 
-    def parameter_groups(self, model: torch.nn.Module) -> list[dict]:
+    def parameter_groups(self, model: nn.Module) -> list[dict]:
         args = self.args
         rates = {
             "pretrained": args.learning_rate,
@@ -204,7 +232,7 @@ def part_of(name: str, config: LRSAConfig) -> str:
     return "pretrained" if any(part in name for part in pretrained) else "new"
 
 
-def gates(model: torch.nn.Module) -> dict[str, float]:
+def gates(model: nn.Module) -> dict[str, float]:
     """Returns the mean absolute gate of each stream, a sign of how much the rationales are used."""
     return {
         name: module.gate.detach().abs().mean().item()

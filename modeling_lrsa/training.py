@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
@@ -21,6 +22,7 @@ from .frozen_states import collator_for
 from .modeling_lrsa import LRSAForMABSA
 from .predictor import predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
+from .soft_targets import add_teachers
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
 
 
@@ -173,7 +175,7 @@ def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
         model, processor = load_merged(name), LRSAProcessor.from_pretrained(name)
         processor.check_fits(model.config)
         return model, processor
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, StrictDataclassError, ValueError) as error:
         raise PostError(f"{name}: no LRSA model with its processor: {str(error).splitlines()[0]}") from error
 
 
@@ -220,6 +222,9 @@ def train(
         data = {}
         for split in ("train", "validation"):
             data[split] = prepare_for_model(model, processor, posts[split], lexicon=data_arguments.lexicon)
+        if args.teacher:
+            lexicon = data_arguments.lexicon
+            data["train"] = add_teachers(data["train"], posts["train"], args.teacher, load_model, args.device, lexicon)
     trained = choose_trained(model, model_arguments)
     trainable, total = count_parameters(trained)
 

@@ -19,8 +19,8 @@ _LISTS = ("labels", "aspect_spans", "image_rationale_input_ids", "text_rationale
 class DataCollatorForMABSA:
     """Pads posts to the longest of the batch.
 
-    Takes rows from `prepare_posts`, with or without the columns of `add_frozen_states`, or posts from `load_posts`,
-    which are then tokenised on the fly. With `Trainer`, set `remove_unused_columns=False`.
+    Takes rows from `prepare_posts`, with or without the columns of `add_frozen_states` and of `add_teachers`, or posts
+    from `load_posts`, which are then tokenised on the fly. With `Trainer`, set `remove_unused_columns=False`.
 
     Args:
         processor: the model's processor.
@@ -52,6 +52,8 @@ class DataCollatorForMABSA:
         for kind in ("image", "text"):
             data.update(self._states(kind, rows))
         data.update(self._pictures(rows))
+        if "teacher_probabilities" in rows[0]:
+            data["teacher_probabilities"] = self._teacher(rows, *np.shape(data["labels"]), len(data["input_ids"][0]))
         if "linguistics" in rows[0]:
             data.update(linguistic_columns([row["linguistics"] for row in rows], data["word_ids"]))
         posts = [EncodedPost(r["text"], [tuple(o) for o in r["offsets"]], r["word_ids"], r["is_words"]) for r in rows]
@@ -85,6 +87,15 @@ class DataCollatorForMABSA:
             padded[index, : len(state)] = state
             mask[index, : len(state)] = 1
         return {name: padded, f"{kind}_rationale_attention_mask": mask}
+
+    def _teacher(self, rows: Sequence[dict], batch: int, targets: int, columns: int) -> np.ndarray:
+        offset = self.processor.pointer_offset
+        padded = np.zeros((batch, targets, offset + columns), dtype=np.float32)
+        for index, row in enumerate(rows):
+            probabilities = np.frombuffer(row["teacher_probabilities"], dtype=np.float32)
+            probabilities = probabilities.reshape(len(row["labels"]), offset + len(row["input_ids"]))
+            padded[index, : len(probabilities), : probabilities.shape[1]] = probabilities
+        return padded
 
     def _pictures(self, rows: Sequence[dict]) -> dict[str, Any]:
         return self._features(rows) or self.processor.encode_images([row.get("image") for row in rows])

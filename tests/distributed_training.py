@@ -200,6 +200,8 @@ ADAM |= {"save_strategy": "steps", "save_steps": 2, "save_total_limit": None}
 def first():
     train("plain")
     train("shared", shared())
+    train("smoothed", label_smoothing_factor=0.2, drop_inputs=0.3)
+    train("input", build(num_fusion_layers=1, fusion_position="input", rationale_encoder="embeddings"))
     train("states", model := build(), rows_of(model, states=True))
     train("unequal", rows=rows_of(build(), 15), accelerator_config={"even_batches": False})
     score("scores")

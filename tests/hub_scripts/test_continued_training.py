@@ -8,7 +8,10 @@ from safetensors.torch import load_file
 
 from hub_scripts.cli import main
 from modeling_lrsa import LRSAForMABSA
-from modeling_lrsa.training import DataArguments, load_split
+from modeling_lrsa.frozen_states import collator_for
+from modeling_lrsa.predictor import prepare_for_model
+from modeling_lrsa.soft_targets import add_teachers
+from modeling_lrsa.training import DataArguments, load_model, load_split
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,33 @@ def test_training_sees_the_rationales_that_are_asked_for(posts_folder):
     assert given[::2] == ["It is about Riverbend Hall"] * 2 and given[1::2] == [None] * 2
     assert texts("train", rationales="image") == texts("train", rationales="none") == [None] * 4
     assert texts("validation", rationales="text", shuffle_rationales=1) == given  # the other's says the same
+
+
+def test_a_student_learns_from_a_teacher(run_folder, text_folder, posts_folder, tmp_path, capfd):
+    """The teacher reads rationales, the student none; with the teacher alone to learn from, labels leave no trace."""
+    teacher = run_folder / "model"
+    options = {"num_fusion_layers": 0, "decoder_layers": 1, "num_train_epochs": 40, "learning_rate": 0.01, "seed": 7}
+    options |= {
+        "text_model": text_folder,
+        "data": posts_folder,
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+    }
+    divergences = []
+    for weight in (0.0, 1.0):
+        output = tmp_path / str(weight)
+        flags = options | {"teacher": teacher, "distillation_weight": weight, "output_dir": output}
+        assert main(["train", *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]) == 0
+        model, processor = load_model(str(output / "model"))
+        posts = load_split(DataArguments(data=str(posts_folder)), "train")
+        assert model.config.num_fusion_layers == 0
+        data = add_teachers(prepare_for_model(model, processor, posts), posts, [str(teacher)], load_model)
+        batch = collator_for(model, processor)(data.to_list())
+        wanted = batch.pop("teacher_probabilities")
+        with torch.no_grad():
+            found = model(**batch).logits
+        divergences.append((torch.xlogy(wanted, wanted) - wanted * found.log_softmax(-1)).sum().item())
+    assert divergences[1] < 0.2 * divergences[0]
+    command = ["train", "--text_model", str(text_folder), "--data", str(posts_folder), "--output_dir", str(tmp_path)]
+    assert main([*command, "--teacher", str(text_folder)]) == 2
+    assert f"lrsa train: {text_folder}: no LRSA model with its processor" in capfd.readouterr().err
