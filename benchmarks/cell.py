@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -107,8 +107,7 @@ def run_cell(
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
-            teacher = runs / suite.teacher_of(cell).place / "model" if cell.teacher else None
-            arguments, trained = train_cell(cell, data, run, teacher)
+            arguments, trained = train_cell(cell, data, run, teacher_folders(suite, cell, runs))
         if former is not None:
             keep_only_model(run)
             return former
@@ -170,7 +169,17 @@ def keep_only_model(run: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def train_cell(cell: Cell, data: Path, run: Path, teacher: Path | None = None) -> tuple[Arguments, dict[str, Any]]:
+def teacher_folders(suite: Suite, cell: Cell, runs: Path) -> list[str]:
+    """Returns the folders of the models that a cell learns from."""
+    known = suite.teachers_of(cell)
+    return [
+        folder
+        for name in cell.given_teachers
+        for folder in ([str(runs / one.place / "model") for one in known[name]] if name in known else [name])
+    ]
+
+
+def train_cell(cell: Cell, data: Path, run: Path, teachers: Sequence[str] = ()) -> tuple[Arguments, dict[str, Any]]:
     """Trains a cell and saves its model to `model` in the folder of the run.
 
     Training gets a folder in which links to the train and the validation split lie, and no other: it selects by what
@@ -186,8 +195,8 @@ def train_cell(cell: Cell, data: Path, run: Path, teacher: Path | None = None) -
         (seen / file.name).symlink_to(file)
     given = cell.arguments | {"data": str(seen), "images": str(data / "images")}
     given |= {"output_dir": str(run), "seed": cell.seed}
-    if teacher is not None:
-        given["teacher"] = str(teacher)
+    if teachers:
+        given["teacher"] = list(teachers)
     arguments = parse_arguments(given)
     return arguments, train(*arguments)
 

@@ -74,7 +74,7 @@ def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
 
     Not of one with a teacher, whose name means another run there, nor where models are scored with other inputs too.
     """
-    if cell.teacher or suite.inputs:
+    if teachers_of(suite, cell) or suite.inputs:
         return False
     for path in sorted(places.results.glob(f"*/{cell.dataset}-*/seed{cell.seed}.json")):
         with suppress(DamagedResult, PostError):
@@ -115,7 +115,7 @@ def run_cells(
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
-    students = Counter(suite.teacher_of(cell) for cell in todo if cell.teacher)
+    students = Counter(teacher for cell in todo for teacher in teachers_of(suite, cell))
     teachers = [cell for cell in students if cell not in todo and not model_path(places, cell).is_dir()]
     kept = set(students) | (set(todo) if keep_models else set())
     pool = Pool(suite, places, processes, kept, [*teachers, *todo])
@@ -128,7 +128,7 @@ def run_cells(
             else:
                 told = left[cell] = problem
             tqdm.write(f"[{number}/{progress.total}] {cell}: {told}")
-            if cell.teacher and (teacher := suite.teacher_of(cell)):
+            for teacher in teachers_of(suite, cell):
                 students[teacher] -= 1
                 if not students[teacher] and not keep_models:
                     shutil.rmtree(places.runs / teacher.place, ignore_errors=True)
@@ -174,7 +174,7 @@ class Pool:
 
     def _next(self) -> Cell | None:
         ahead = {*self.waiting, *(cell for cell, _, _ in self.running.values())}
-        return next((c for c in self.waiting if not c.teacher or self.suite.teacher_of(c) not in ahead), None)
+        return next((cell for cell in self.waiting if ahead.isdisjoint(teachers_of(self.suite, cell))), None)
 
     def _start(self, cell: Cell, worker: int) -> subprocess.Popen:
         command = ["-m", "benchmarks.cell", str(self.suite.path), f"{cell.name}/seed{cell.seed}"]
@@ -209,6 +209,10 @@ class Pool:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return f"failed: {said[-1] if said else f'exit code {code}'} ({log})"
+
+
+def teachers_of(suite: Suite, cell: Cell) -> list[Cell]:
+    return [teacher for teachers in suite.teachers_of(cell).values() for teacher in teachers]
 
 
 def model_path(places: Places, cell: Cell) -> Path:

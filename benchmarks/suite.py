@@ -61,7 +61,8 @@ Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construc
 class Cell:
     """One training run: arguments of `lrsa train` without data and seed, and a seed.
 
-    A `teacher` `@ARM` in `arguments` stands for the model of another arm of the same data set, baseline and seed.
+    A `teacher` `@ARM` in `arguments` stands for the model of another arm of the same data set, baseline and seed;
+    `@ARM/*` for those of all seeds.
     """
 
     suite: str
@@ -81,10 +82,9 @@ class Cell:
         return f"{self.suite}/{self.name}/seed{self.seed}"
 
     @property
-    def teacher(self) -> str | None:
-        """Arm whose model this one learns from."""
-        teacher = self.arguments.get("teacher")
-        return teacher[1:] if isinstance(teacher, str) and teacher.startswith("@") else None
+    def given_teachers(self) -> list[str]:
+        teacher = self.arguments.get("teacher") or []
+        return [teacher] if isinstance(teacher, str) else teacher
 
     def __str__(self):
         return f"{self.name} seed {self.seed}"
@@ -122,9 +122,15 @@ class Suite:
         arguments = {**self.recipe, **self.baselines[baseline], **self.arms[arm]}
         return Cell(self.name, dataset, baseline, arm, seed, arguments)
 
-    def teacher_of(self, cell: Cell) -> Cell:
-        """Returns the run of the arm that a run learns from."""
-        return self.cell(cell.dataset, cell.baseline, cell.teacher, cell.seed)
+    def teachers_of(self, cell: Cell) -> dict[str, list[Cell]]:
+        """Returns, for each `@ARM` that a run learns from, the runs that it stands for."""
+        found = {}
+        for name in cell.given_teachers:
+            if name.startswith("@"):
+                arm, _, every = name[1:].partition("/")
+                seeds = self.seeds if every else [cell.seed]
+                found[name] = [self.cell(cell.dataset, cell.baseline, arm, seed) for seed in seeds]
+        return found
 
     def cells(self, pattern: str = "*") -> list[Cell]:
         """Returns the runs whose `CELL/seedK` or `CELL` fits a shell pattern, those of the first seed first."""
@@ -265,6 +271,7 @@ def _check(path: Path, given: Mapping) -> None:
         if not isinstance(kept, list) or not all(name in INPUTS for name in kept):
             fail("inputs", f"{kept!r} is no list of some of {', '.join(INPUTS)}")
     for name, arguments in arms.items():
-        teacher = arguments.get("teacher")
-        if isinstance(teacher, str) and teacher.startswith("@") and teacher[1:] not in arms:
-            fail("arms", f"{name}: there is no arm {teacher[1:]!r} to be the teacher", arguments.lines["teacher"])
+        for teacher in Cell("", "", "", name, 0, arguments).given_teachers:
+            arm, _, every = str(teacher)[1:].partition("/")
+            if str(teacher).startswith("@") and (arm not in arms or arm == name or every not in ("", "*")):
+                fail("arms", f"{name}: there is no arm {teacher[1:]!r} to be the teacher", arguments.lines["teacher"])

@@ -14,7 +14,9 @@ from processing import IndexFormat, LRSAProcessor, compute_mabsa_metrics
 
 from .configuration_lrsa import LRSAConfig
 from .dropped_inputs import DroppedInputs, EpochOfDroppedInputs
+from .encoder_lrsa import LRSAEncoderOutput
 from .fusion_lrsa import LRSADualCrossAttention
+from .generation_lrsa import READ_BEFORE
 from .soft_targets import soft_targets
 
 
@@ -150,12 +152,21 @@ class LRSATrainer(Seq2SeqTrainer):
         inputs = super()._prepare_inputs(inputs)
         return with_stand_ins(inputs, self.accelerator) if self.is_fsdp_enabled else inputs
 
-    def prediction_step(self, model, *args, **kwargs):
+    def prediction_step(self, model, inputs, prediction_loss_only, *args, **kwargs):
         settings = self.model.generation_config
         max_length = settings.max_length
-        result = super().prediction_step(model, *args, **kwargs)
+        if self.args.predict_with_generate and not prediction_loss_only:
+            inputs = self._prepare_inputs(inputs)
+            inputs["encoder_outputs"] = self._encode(inputs)  # once, for the loss and for generation
+        result = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
         settings.max_length = max_length  # which the step fills with transformers' default of 20
         return result
+
+    @torch.no_grad()
+    def _encode(self, inputs: Mapping[str, torch.Tensor]) -> LRSAEncoderOutput:
+        read = {name: value for name, value in inputs.items() if name in READ_BEFORE and name != "aspect_spans"}
+        with self.compute_loss_context_manager():
+            return self.model.get_encoder()(**read)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Groups parameters by part and by weight decay."""

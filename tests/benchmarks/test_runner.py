@@ -130,6 +130,25 @@ def test_a_run_of_another_suite_is_taken_over(finished, suite_file, data_root, p
     assert taken == former | names
 
 
+@pytest.mark.slow
+def test_a_student_learns_from_another_arm(finished, suite_file, data_root, capfd):
+    """Its teacher's result is there, its model is not: it is trained again, and deleted when the student is done."""
+    student = "  student: {num_fusion_layers: 0, teacher: '@lrsa', distillation_weight: 0.5}\ncompare:"
+    suite_file.write_text(suite_file.read_text().replace("compare:", student))
+    shutil.copytree(finished[1], "results")
+    former = Path("results/small/tiny-vlp-lrsa/seed1.json").read_text()
+    assert benchmark(suite_file, data_root, "--only", "*-student/seed1", "--processes", "2") == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[0] == "small: 0 of 1 runs have their result, 1 to do."
+    assert out[1].startswith("[1/2] tiny-vlp-lrsa seed 1: ") and out[2].startswith("[2/2] tiny-vlp-student seed 1: ")
+    assert Path("results/small/tiny-vlp-lrsa/seed1.json").read_text() == former
+    found = read_result(Path("results/small/tiny-vlp-student/seed1.json"))
+    off = read_result(Path("results/small/tiny-vlp-off/seed1.json"))
+    assert found["arguments"] == off["arguments"] | {"teacher": "@lrsa", "distillation_weight": 0.5}
+    assert found["predictions"] != off["predictions"] and found["parameters"] == off["parameters"]
+    assert not list(Path("runs").rglob("model"))
+
+
 @pytest.mark.parametrize(
     "old, new, told",
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cell import teacher_folders
 from benchmarks.suite import read_suite
 from processing import PostError
 
@@ -50,6 +51,18 @@ def test_matrix(suite_file):
         "small/tiny-vlp-lrsa/seed2",
     ]
     assert cells[1].arguments == cells[0].arguments | {"num_fusion_layers": 1}
+
+
+def test_teachers(suite_file):
+    student = "  student: {teacher: '@lrsa'}\n  heir: {teacher: ['@lrsa/*', elsewhere]}\ncompare:"
+    suite_file.write_text(suite_file.read_text().replace("compare:", student))
+    suite = read_suite(suite_file)
+    suite.check_arguments()
+    (lrsa, other), (student, _), (heir, _) = (suite.cells(f"tiny-vlp-{arm}") for arm in ("lrsa", "student", "heir"))
+    assert suite.teachers_of(student) == {"@lrsa": [lrsa]}
+    assert suite.teachers_of(heir) == {"@lrsa/*": [lrsa, other]}
+    folders = teacher_folders(suite, heir, Path("runs"))
+    assert folders == [f"runs/small/tiny-vlp-lrsa/seed{seed}/model" for seed in (1, 2)] + ["elsewhere"]
 
 
 @pytest.mark.parametrize(

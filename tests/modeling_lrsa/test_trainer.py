@@ -235,6 +235,28 @@ def test_resumed_amid_an_epoch_the_losses_are_those_of_the_uninterrupted(tiny, t
         assert again == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.parametrize("text", ["bert", "bart"])
+def test_evaluation_encodes_a_batch_once(tiny, tmp_path, text):
+    """Both for the loss and for generation, with the figures of encoding it for each."""
+    model = tiny.model(text, "vit", num_fusion_layers=1)
+    trainer = trainer_of(tiny, model, tmp_path, predict_with_generate=True)
+    rows = tiny.raw_posts()
+    losses, sequences = [], []
+    with torch.no_grad():
+        for start in range(0, len(rows), 4):
+            batch = trainer.data_collator(rows[start : start + 4])
+            losses.append(model.eval()(**batch).loss.item())
+            sequences += model.generate(**{k: v for k, v in batch.items() if k != "labels"}).tolist()
+    calls = []
+    model.get_encoder().register_forward_hook(lambda *_: calls.append(1))
+    found = trainer.predict(rows)
+    assert len(calls) == len(losses) == 2
+    assert found.metrics["test_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    kept = model.config.eos_token_id
+    for row, expected in zip(found.predictions.tolist(), sequences, strict=True):
+        assert [x for x in row if x not in (kept, -100)] == [x for x in expected if x != kept]
+
+
 def test_groups_of_length_follow_from_seed_and_epoch():
     lengths = [random.Random(0).randint(3, 40) for _ in range(64)]
     orders = {}
