@@ -330,7 +330,13 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"_id": oid[:24], "id": name, "modelId": name, "author": name.split("/")[0], "sha": oid}
         answer |= {"private": repository.private, "gated": False, "disabled": False, "likes": 0, "downloads": 0}
         answer |= {"tags": [], "lastModified": commit["date"][:23] + "Z", "createdAt": commit["date"][:23] + "Z"}
-        self._send(200, answer | {"siblings": [{"rfilename": path} for path in commit["files"]]})
+        siblings = [{"rfilename": path} for path in commit["files"]]
+        if "blobs" in self.query:
+            for sibling, entry in zip(siblings, commit["files"].values()):
+                sibling |= {"size": entry["size"], "blobId": entry["oid"]}
+                if lfs := entry.get("lfs"):
+                    sibling["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
+        self._send(200, answer | {"siblings": siblings})
 
     def _api_refs(self, repository: Repository, kind: str, name: str) -> None:
         found: dict[str, list] = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
