@@ -8,18 +8,19 @@ from huggingface_hub import ModelCard, ModelCardData
 from .publishing import is_repo_id
 
 
-def render_card(folder: str | Path, repo: str, license: str | None = None) -> str:
+def render_card(folder: str | Path, repo: str, license: str | None = None, base: str | None = None) -> str:
     """Returns the card of a model or adapter folder.
 
     Args:
         repo: id of the repository that it is published to.
         license: its licence, as the Hub writes it, such as `apache-2.0`.
+        base: id of the model that an adapter is published for.
     """
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="token-classification",
         license=license,
-        base_model=base_models(Path(folder)) or None,
+        base_model=base or base_models(Path(folder)) or None,
         tags=["lrsa", "aspect-based-sentiment-analysis", "multimodal"],
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {repo.rpartition('/')[2]}\n"))
@@ -27,9 +28,8 @@ def render_card(folder: str | Path, repo: str, license: str | None = None) -> st
 
 def base_models(folder: Path) -> list[str]:
     """Ids of what a model was trained from; folders and embedded parts have none."""
-    if (folder / "adapter_config.json").is_file():
-        names = [json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]]
-    else:
-        config = json.loads((folder / "config.json").read_text())
-        names = [(config.get(part) or {}).get("_name_or_path") for part in ("text_config", "vision_config")]
+    if not (folder / "config.json").is_file():
+        return []
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = [(config.get(part) or {}).get("_name_or_path") for part in ("text_config", "vision_config")]
     return [name for name in names if name and is_repo_id(name) and not name.startswith("embedded/")]

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import logging, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 
 from processing import PostError
 
@@ -79,7 +79,6 @@ def publish(publication: Publication, target: Target, message: str) -> Published
     Raises:
         PostError: no token, no access, a name that is taken, a file above the limit, no network.
     """
-    logging.set_verbosity_error()  # each try of a broken upload, else
     kind, api = publication.kind, HfApi()
     with hub_errors(publication):
         if get_token() is None:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from huggingface_hub.utils import logging
+
 from processing import PostError
 
 from .publishing import Publication, Published, Target, publish
@@ -12,6 +14,7 @@ from .terminal import show_progress
 def push(argv: list[str]) -> int:
     args = parse(argv)
     show_progress()
+    logging.set_verbosity_error()  # huggingface_hub tells of each try
     try:
         return push_metric(args) if args.metric else push_dataset(args) if args.dataset else push_model(args)
     except KeyboardInterrupt:
@@ -64,7 +67,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def push_model(args: argparse.Namespace) -> int:
-    from .push_model import find_folder, has_public_base, model_publication, push_adapter
+    from .push_model import base_name, find_folder, has_public_base, model_publication, push_adapter
 
     folder = find_folder(args.folder)
     is_adapter = (folder / "adapter_config.json").is_file()
@@ -75,10 +78,10 @@ def push_model(args: argparse.Namespace) -> int:
     message = f"LRSA {'adapter' if is_adapter else 'model'}"
     if is_adapter and not has_public_base(folder, args.base) and args.dry_run:
         print(f"The base goes to {args.base}, unless it is there.")
-    publication = model_publication(folder, args.repo, args.license, args.onnx)
-    if args.dry_run or not is_adapter:
-        return finish(publication, args, message)
-    return report(push_adapter(folder, args.repo, args.base, target(args), message, args.license))
+    if is_adapter and not args.dry_run:
+        return report(push_adapter(folder, args.repo, args.base, target(args), message, args.license))
+    base = (args.base or base_name(folder)) if is_adapter else None
+    return finish(model_publication(folder, args.repo, args.license, args.onnx, base), args, message)
 
 
 def push_dataset(args: argparse.Namespace) -> int:

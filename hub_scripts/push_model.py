@@ -73,8 +73,10 @@ def read_json(path: Path) -> dict:
         raise PostError(f"{path}: can't be read as JSON ({error}); save the model anew.") from error
 
 
-def model_publication(folder: Path, repo: str, license: str | None = None, onnx: str | None = None) -> Publication:
-    """Collects what is published of a folder that `find_folder` found.
+def model_publication(
+    folder: Path, repo: str, license: str | None = None, onnx: str | None = None, base: str | None = None
+) -> Publication:
+    """Collects what is published of a folder that `find_folder` found; `base` is the id of an adapter's base.
 
     A `README.md` in it is the card; without one the card is written.
     """
@@ -87,7 +89,10 @@ def model_publication(folder: Path, repo: str, license: str | None = None, onnx:
     }
     for place in (folder.parent, folder) if folder.name in ("model", "adapter") else (folder,):
         files |= {path.name: path for path in sorted(place.glob("*results.json"))}
-    if not is_adapter:
+    if is_adapter:
+        config = read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base}
+        files["adapter_config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    else:
         files["config.json"] = without_places(folder / "config.json")
         files |= {path.name: path for path in Path(__file__).parent.glob("handler.py")}
     if onnx is not None:
@@ -95,7 +100,7 @@ def model_publication(folder: Path, repo: str, license: str | None = None, onnx:
     own = folder / "README.md"
     if own.is_file() and license is not None:
         raise PostError(f"{own}: is the card; write the licence into it, or remove it to have one written.")
-    files["README.md"] = own if own.is_file() else render_card(folder, repo, license).encode()
+    files["README.md"] = own if own.is_file() else render_card(folder, repo, license, base).encode()
     return Publication("model", repo, files, OWNED, mark="*_lrsa.py")
 
 
@@ -124,20 +129,21 @@ def push_adapter(
     Where its base lies in a folder here, or was built from pre-trained parts, the base goes to the repository `base`
     first, unless it is there already.
     """
-    config, published = read_json(folder / "adapter_config.json"), []
+    published = []
+    named = base_name(folder)
     if not has_public_base(folder, base):
-        with base_folder(folder, config["base_model_name_or_path"]) as place:
-            if found := find_base(place, base):
-                base = found
-            else:
-                only = Target(private=target.private)
-                made = publish(model_publication(place, base, license), only, f"Base of {repo}")
-                published.append(made)
-                base = made.repo
-        config["base_model_name_or_path"] = base
-    publication = model_publication(folder, repo, license)
-    publication.files["adapter_config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    return [*published, publish(publication, target, message)]
+        with base_folder(folder, named) as place:
+            named = find_base(place, base)
+            if named is None:
+                published.append(
+                    publish(model_publication(place, base, license), Target(private=target.private), f"Base of {repo}")
+                )
+                named = published[0].repo
+    return [*published, publish(model_publication(folder, repo, license, base=named), target, message)]
+
+
+def base_name(folder: Path) -> str | None:
+    return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
 
 
 def has_public_base(folder: Path, base: str | None) -> bool:
@@ -146,7 +152,7 @@ def has_public_base(folder: Path, base: str | None) -> bool:
     Raises:
         PostError: it is not and `base` says no repository for it, or it is and `base` says another.
     """
-    named = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
+    named = base_name(folder)
     if named and is_repo_id(named):
         if base not in (None, named):
             raise PostError(f"{folder}: its base is {named}; leave out --base.")
