@@ -8,6 +8,16 @@ from huggingface_hub import ModelCard, ModelCardData
 from .publishing import is_repo_id
 
 
+# By this line a card that was written is told from one by hand, which is never written over.
+WRITTEN = "<!-- Written by lrsa, which writes it anew unless you remove this line. -->"
+
+
+def own_card(folder: Path) -> Path | None:
+    """Returns the card in a folder, unless `render_card` wrote it."""
+    path = folder / "README.md"
+    return path if path.is_file() and WRITTEN not in path.read_text(encoding="utf-8") else None
+
+
 def render_card(folder: str | Path, repo: str, license: str | None = None, base: str | None = None) -> str:
     """Returns the card of a model or adapter folder.
 
@@ -23,7 +33,7 @@ def render_card(folder: str | Path, repo: str, license: str | None = None, base:
         base_model=base or base_models(Path(folder)) or None,
         tags=["lrsa", "aspect-based-sentiment-analysis", "multimodal"],
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {repo.rpartition('/')[2]}\n"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {repo.rpartition('/')[2]}\n\n{WRITTEN}\n"))
 
 
 def base_models(folder: Path) -> list[str]:

@@ -54,11 +54,12 @@ class Publication:
 
 @dataclass
 class Target:
-    """How it is published: see `lrsa push --help`."""
+    """How it is published: see `lrsa push --help`; `token` in place of the one that the client finds."""
 
     private: bool = False
     revision: str | None = None
     create_pr: bool = False
+    token: str | None = None
 
 
 @dataclass
@@ -79,9 +80,9 @@ def publish(publication: Publication, target: Target, message: str) -> Published
     Raises:
         PostError: no token, no access, a name that is taken, a file above the limit, no network.
     """
-    kind, api = publication.kind, HfApi()
+    kind, api = publication.kind, HfApi(token=target.token)
     with hub_errors(publication):
-        if get_token() is None:
+        if target.token is None and get_token() is None:
             raise PostError("no token: run `hf auth login`, or set HF_TOKEN to one with the role write.")
         sdk = {"space_sdk": "gradio"} if kind == "space" else {}
         url = api.create_repo(publication.repo, repo_type=kind, private=target.private or None, exist_ok=True, **sdk)

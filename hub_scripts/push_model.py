@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from processing import PostError
 
-from .card import render_card
+from .card import own_card, render_card
 from .publishing import Publication, Published, Target, file_hash, hub_errors, is_repo_id, publish
 
 
@@ -22,7 +22,7 @@ MODEL_FILES = ("config.json", "generation_config.json", "model*.safetensors", "m
 ADAPTER_FILES = ("adapter_config.json", ADAPTER)
 SHARED_FILES = ("*_lrsa.py", "processor_config.json", "preprocessor_config.json", "tokenizer*", "*.model", "vocab.*")
 SHARED_FILES += ("merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.*")
-OWNED = ("model*.safetensors*", "adapter_*", "*_lrsa.py", "onnx/*")
+OWNED = ("model*.safetensors*", "adapter_*", "*_lrsa.py", "onnx/*", "training_args.bin")
 
 
 def find_folder(name: str) -> Path:
@@ -33,7 +33,7 @@ def find_folder(name: str) -> Path:
     """
     if not Path(name).is_dir():
         raise PostError(f"{name}: no such folder; name one that `lrsa train` or `lrsa convert` wrote.")
-    for folder in (Path(name), Path(name) / "model"):
+    for folder in (Path(name) / "model", Path(name)):
         if any((folder / file).is_file() for file in ("adapter_config.json", "config.json")):
             check(folder)
             return folder
@@ -78,7 +78,7 @@ def model_publication(
 ) -> Publication:
     """Collects what is published of a folder that `find_folder` found; `base` is the id of an adapter's base.
 
-    A `README.md` in it is the card; without one the card is written.
+    A `README.md` of your own in it is the card; else the card is written.
     """
     is_adapter = (folder / "adapter_config.json").is_file()
     patterns = (ADAPTER_FILES if is_adapter else MODEL_FILES) + SHARED_FILES
@@ -97,10 +97,10 @@ def model_publication(
         files |= {path.name: path for path in Path(__file__).parent.glob("handler.py")}
     if onnx is not None:
         files |= onnx_files(Path(onnx))
-    own = folder / "README.md"
-    if own.is_file() and license is not None:
+    own = own_card(folder)
+    if own is not None and license is not None:
         raise PostError(f"{own}: is the card; write the licence into it, or remove it to have one written.")
-    files["README.md"] = own if own.is_file() else render_card(folder, repo, license, base).encode()
+    files["README.md"] = own or render_card(folder, repo, license, base).encode()
     return Publication("model", repo, files, OWNED, mark="*_lrsa.py")
 
 
