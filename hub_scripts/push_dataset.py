@@ -13,7 +13,8 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import RepoCard
 
 from processing import PostError
-from processing.posts import FEATURES, check_picture, iterate_posts, read_json_lines, split_files
+from processing.images_lrsa import open_image
+from processing.posts import FEATURES, iterate_posts, read_json_lines, split_files
 
 from .dataset_card import PROVENANCE, RATIONALES, dataset_card, provenance_of, summarize
 from .publishing import Publication
@@ -139,7 +140,10 @@ def write_split(file: Path, split: str, images: str | None, work: Path) -> tuple
                 counts["missing"] += 1
                 picture = None
             if picture:
-                check_picture(str(picture), f"{where}: image", "error")
+                try:
+                    open_image(str(picture))
+                except ValueError as error:
+                    raise PostError(f"{where}: image: {error}. Repair or remove it.") from error
                 post["image"] = {"bytes": picture.read_bytes(), "path": picture.name}
             counts.update(posts=1, image=int(picture is not None), aspects=len(post["aspects"] or []))
             counts.update({name: 1 for name in RATIONALES if post[name]})

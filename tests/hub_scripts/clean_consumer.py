@@ -18,6 +18,7 @@ def predictions(model, processor, posts: list[dict]) -> list[list[dict]]:
     inputs = processor(
         text=[post["text"] for post in posts],
         images=[post.get("image") for post in posts] if processor.image_processor is not None else None,
+        image_rationales=[post.get("image_rationale") for post in posts],
         text_rationales=[post.get("text_rationale") for post in posts],
         return_tensors="pt",
     )
@@ -35,6 +36,7 @@ def use_model(repo: str, posts: list[dict], revision: str | None = None) -> dict
     return {
         "model": predictions(model, processor, posts),
         "pipeline": [pipe(post) for post in posts],
+        "masc": [pipe(post, task="masc") for post in posts],
         "modules": [type(part).__module__ for part in (model, processor, pipe)],
     }
 
@@ -50,6 +52,7 @@ def use_adapter(repo: str, posts: list[dict], commit: str) -> dict:
         "model": predictions(model, processor, posts),
         "pinned": predictions(pinned, processor, posts),
         "pipeline": [pipe(post) for post in posts],
+        "masc": [pipe(post, task="masc") for post in posts],
     }
 
 

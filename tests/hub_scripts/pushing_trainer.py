@@ -1,19 +1,19 @@
 """Trains a tiny model of a text model's folder with pushes to the Hub; `test_trainer_push.py` runs it."""
 
-import json
 import sys
-from pathlib import Path
 
+from peft import get_peft_model
 from transformers import AutoTokenizer
 
 from modeling_lrsa import LRSAForMABSA, LRSATrainer
+from modeling_lrsa.adapters import lora_config
 from modeling_lrsa.frozen_states import collator_for
 from modeling_lrsa.predictor import prepare_for_model
 from modeling_lrsa.trainer import LRSATrainingArguments
 from processing import LRSAProcessor, load_posts
 
 
-text_model, posts_folder, output, repo, strategy = sys.argv[1:]
+text_model, posts_folder, output, repo, strategy, kind = sys.argv[1:]
 model = LRSAForMABSA.from_text_vision_pretrained(text_model, None, num_fusion_layers=1, decoder_layers=1)
 processor = LRSAProcessor.from_config(model.config, AutoTokenizer.from_pretrained(text_model))
 posts = load_posts(posts_folder)
@@ -29,7 +29,7 @@ arguments = LRSATrainingArguments(
     disable_tqdm=True,
 )
 trainer = LRSATrainer(
-    model=model,
+    model=get_peft_model(model, lora_config(model)) if kind == "lora" else model,
     args=arguments,
     train_dataset=data["train"],
     eval_dataset=data["validation"],
@@ -37,6 +37,4 @@ trainer = LRSATrainer(
     processing_class=processor,
 )
 trainer.train()
-during = sorted(path.name for path in Path(output).iterdir())
 trainer.push_to_hub(license="apache-2.0")
-print(json.dumps({"during": during, "repo": trainer.hub_model_id}))
