@@ -15,6 +15,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -120,12 +121,16 @@ class Repository:
 
 @dataclass
 class Faults:
-    """What goes wrong. `cut_after` counts the bytes of uploaded files and commits; `cuts` says how many times."""
+    """What goes wrong. `cut_after` counts the bytes of uploaded files and commits; `cuts` says how many times.
+
+    `on_upload` is called where the body of one begins.
+    """
 
     cut_after: int | None = None
     cuts: int = 1_000_000
     cut_commits_only: bool = False
     max_file_size: int | None = None
+    on_upload: Callable[[], None] | None = None
 
 
 class LocalHub:
@@ -187,15 +192,17 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, self.path))
         self._left = int(self.headers.get("Content-Length") or 0)
         try:
-            self.user, self.role = self._who()
-            self._route()
-            self._body()
-        except Refusal as refusal:
-            self._body()
-            self._send(refusal.status, json.dumps(refusal.body).encode(), **refusal.headers)
+            try:
+                self.user, self.role = self._who()
+                self._route()
+                self._body()
+            except Refusal as refusal:
+                self._body()
+                self._send(refusal.status, json.dumps(refusal.body).encode(), **refusal.headers)
         except (Cut, ConnectionError):
             self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     do_GET = do_HEAD = do_POST = do_PUT = _answer
 
@@ -218,6 +225,8 @@ class Handler(BaseHTTPRequestHandler):
             self.headers.replace_header("Transfer-Encoding", "read")
             return b"".join(chunks)
         faults, left = self.hub.faults, self._left
+        if counted and faults.on_upload is not None:
+            faults.on_upload()
         with self.hub.lock:
             cuts = counted and faults.cut_after is not None and faults.cuts > 0 and commit >= faults.cut_commits_only
             if cuts and left > faults.cut_after:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,20 @@ def test_uploads_that_are_always_cut_leave_the_repository_as_it_was(lrsa, hub, f
     told = one_line(lrsa("push", folder, repo))
     assert f"{repo}: model.safetensors: the connection to {hub.endpoint} failed" in told
     assert hub.commits(repo) == before
+
+
+def test_a_push_that_is_killed_leaves_the_repository_as_it_was(lrsa, hub, folder, tmp_path, repo):
+    assert lrsa("push", folder, repo).code == 0
+    before = hub.commits(repo)
+    change_weights(folder / "model")
+    environment = os.environ | hub.environment(tmp_path / "home") | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-m", "hub_scripts.cli", "push", str(folder), repo], env=environment)
+    hub.faults.on_upload = process.kill
+    assert process.wait(60) == -signal.SIGKILL
+    hub.faults.on_upload = None
+    assert hub.commits(repo) == before
+    assert lrsa("push", folder, repo).code == 0
+    assert len(hub.commits(repo)) == len(before) + 1
 
 
 def test_no_hub_and_no_network(hub, run_folder, tmp_path):
