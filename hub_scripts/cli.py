@@ -1,4 +1,4 @@
-"""The command line: `lrsa train | evaluate | predict | rationalize | convert | benchmark`."""
+"""The command line: `lrsa train | evaluate | predict | rationalize | convert | benchmark | push`."""
 
 import argparse
 import os
@@ -13,9 +13,10 @@ COMMANDS = {
     "rationalize": "have a large model write rationales for posts, or audit them",
     "convert": "make a model of a VLP-MABSA or AoM checkpoint, or of a plain text model",
     "benchmark": "run a suite of training runs over seeds, resumable, or make its tables",
+    "push": "publish a model, a data set or the metric to the Hub",
 }
 # Modules that commands lie in, apart from `commands`, which imports torch and all models.
-MODULES = {"rationalize": "rationalize", "evaluate_llm": "evaluate_llm", "benchmark": "benchmark"}
+MODULES = {"rationalize": "rationalize", "evaluate_llm": "evaluate_llm", "benchmark": "benchmark", "push": "push"}
 
 
 def main(argv: list[str] | None = None) -> int:

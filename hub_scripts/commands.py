@@ -20,6 +20,9 @@ from processing.linguistics import add_linguistics, load_annotator
 from processing.posts import check_post, one_post
 from processing.writing import writable_folder, write_whole
 
+from .publishing import Target, publish
+from .push import report
+from .push_model import find_folder, model_publication
 from .terminal import dump_lines, positive, print_scores, read_recipe, show_progress
 
 
@@ -54,6 +57,16 @@ def train(argv: list[str]) -> None:
     print(f"Model: {training_arguments.output_dir}/model; scores: {training_arguments.output_dir}/results.json")
     if model_arguments.lora:
         print(f"Adapter: {training_arguments.output_dir}/adapter")
+    if training_arguments.push_to_hub:
+        push_trained(training_arguments)
+
+
+def push_trained(args: LRSATrainingArguments) -> None:
+    """Publishes what `lrsa push` would, over what was pushed during training."""
+    folder = find_folder(args.output_dir)
+    repo = args.hub_model_id or Path(args.output_dir).absolute().name
+    target = Target(private=bool(args.hub_private_repo), revision=args.hub_revision, token=args.hub_token)
+    report([publish(model_publication(folder, repo), target, "LRSA model")])
 
 
 def evaluate(argv: list[str]) -> None:

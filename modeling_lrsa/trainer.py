@@ -1,7 +1,9 @@
 """Trainer of LRSA models."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,8 +11,11 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import CONFIG_NAME
 
 from processing import IndexFormat, LRSAProcessor, compute_mabsa_metrics
+from processing.writing import write_whole
 
 from .configuration_lrsa import LRSAConfig
 from .dropped_inputs import DroppedInputs, EpochOfDroppedInputs
@@ -167,6 +172,38 @@ class LRSATrainer(Seq2SeqTrainer):
         read = {name: value for name, value in inputs.items() if name in READ_BEFORE and name != "aspect_spans"}
         with self.compute_loss_context_manager():
             return self.model.get_encoder()(**read)
+
+    def create_model_card(self, license: str | None = None, **kwargs) -> None:
+        """Writes our card to the output folder in place of transformers' form; a card of your own there stays.
+
+        Args:
+            license: as the Hub writes it, such as `apache-2.0`.
+            kwargs: of transformers' form; what they say stands in our card already.
+        """
+        from hub_scripts.card import own_card, render_card
+
+        folder = Path(self.args.output_dir)
+        if self.is_world_process_zero() and own_card(folder) is None:
+            repo = self.hub_model_id or folder.absolute().name
+            write_whole(folder / "README.md", render_card(folder, repo, license))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            # Of what is pushed, transformers copies no more than weights and configuration.
+            names = [CONFIG_NAME, *(path.name for path in Path(checkpoint_folder).glob("*_lrsa.py"))]
+            for name in filter(lambda name: (Path(checkpoint_folder) / name).is_file(), names):
+                shutil.copy(Path(checkpoint_folder) / name, self.args.output_dir)
+            self.create_model_card()
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        card = Path(output_dir or self.args.output_dir) / "README.md"
+        former = card.read_bytes() if card.exists() else None
+        super()._save(output_dir, state_dict)
+        if former is not None:
+            card.write_bytes(former)
+        else:
+            card.unlink(missing_ok=True)  # PEFT's form with nothing filled in
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Groups parameters by part and by weight decay."""

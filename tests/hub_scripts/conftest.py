@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -81,3 +85,60 @@ def run_folder(text_folder, posts_folder, tmp_path_factory):
     )
     assert main(["train", str(recipe), "--output_dir", str(folder / "out"), "--num_train_epochs", "2"]) == 0
     return folder / "out"
+
+
+def local_hub_module():
+    """`tests/local_hub.py`, which has no import path of its own."""
+    if "local_hub" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("local_hub", Path(__file__).parents[1] / "local_hub.py")
+        sys.modules["local_hub"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["local_hub"])
+    return sys.modules["local_hub"]
+
+
+@pytest.fixture(scope="session")
+def local_hub():
+    return local_hub_module()
+
+
+@pytest.fixture(scope="module")
+def running_hub(local_hub, tmp_path_factory):
+    with local_hub.LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(running_hub, local_hub):
+    running_hub.faults = local_hub.Faults()
+    running_hub.requests.clear()
+    yield running_hub
+    running_hub.faults = local_hub.Faults()
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def lrsa(running_hub, local_hub, tmp_path_factory):
+    """Runs `lrsa` commands against the local Hub, in a process whose client knows it."""
+    environment = os.environ | running_hub.environment(tmp_path_factory.mktemp("home")) | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("warm_lrsa.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+    def run(*argv, token=local_hub.WRITER) -> Done:
+        process.stdin.write(json.dumps({"argv": [str(argument) for argument in argv], "token": token}) + "\n")
+        process.stdin.flush()
+        return Done(**json.loads(process.stdout.readline()))
+
+    yield run
+    process.stdin.close()
+    process.wait(30)

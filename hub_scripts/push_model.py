@@ -1,0 +1,208 @@
+"""What is published of a model, of a converted baseline, and of an adapter."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import HfApi
+from safetensors import SafetensorError, safe_open
+
+from processing import PostError
+
+from .card import own_card, render_card
+from .publishing import Publication, Published, Target, file_hash, hub_errors, is_repo_id, publish
+
+
+WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
+# Of what `save_pretrained` of model and processor write. A `Trainer` leaves more behind: pickles and its state.
+MODEL_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
+ADAPTER_FILES = ("adapter_config.json", ADAPTER)
+SHARED_FILES = ("*_lrsa.py", "processor_config.json", "preprocessor_config.json", "tokenizer*", "*.model", "vocab.*")
+SHARED_FILES += ("merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.*")
+OWNED = ("model*.safetensors*", "adapter_*", "*_lrsa.py", "onnx/*", "training_args.bin")
+
+
+def find_folder(name: str) -> Path:
+    """Returns the folder of a model or adapter: `name` itself or, of what `lrsa train` wrote, `model` in it.
+
+    Raises:
+        PostError: there is none, or a part of it is missing or damaged.
+    """
+    if not Path(name).is_dir():
+        raise PostError(f"{name}: no such folder; name one that `lrsa train` or `lrsa convert` wrote.")
+    for folder in (Path(name) / "model", Path(name)):
+        if any((folder / file).is_file() for file in ("adapter_config.json", "config.json")):
+            check(folder)
+            return folder
+    raise PostError(f"{name}: holds no model: neither config.json nor adapter_config.json is here or in model/.")
+
+
+def check(folder: Path) -> None:
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if not is_adapter:
+        config = read_json(folder / "config.json")
+        if config.get("model_type") != "lrsa":
+            raise PostError(f"{folder}: is a {config.get('model_type')}, no LRSA model.")
+        if "auto_map" not in config or not (folder / "modeling_lrsa.py").is_file():
+            raise PostError(f"{folder}: lacks the code of the model; save it anew by save_pretrained.")
+    if not (folder / "processor_config.json").is_file() or not (folder / "processing_lrsa.py").is_file():
+        raise PostError(
+            f"{folder}: lacks its processor; save it here, too: processor.save_pretrained({str(folder)!r})."
+        )
+    index = folder / "model.safetensors.index.json"
+    names = [ADAPTER] if is_adapter else [WEIGHTS]
+    if not is_adapter and index.is_file():
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="np"):
+                pass
+        except FileNotFoundError as error:
+            raise PostError(f"{folder}: lacks {name}, its weights; save it anew by save_pretrained.") from error
+        except (OSError, SafetensorError) as error:
+            raise PostError(f"{folder / name}: is damaged ({error}); save the model anew.") from error
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PostError(f"{path}: can't be read as JSON ({error}); save the model anew.") from error
+
+
+def model_publication(
+    folder: Path, repo: str, license: str | None = None, onnx: str | None = None, base: str | None = None
+) -> Publication:
+    """Collects what is published of a folder that `find_folder` found; `base` is the id of an adapter's base.
+
+    A `README.md` of your own in it is the card; else the card is written.
+    """
+    is_adapter = (folder / "adapter_config.json").is_file()
+    patterns = (ADAPTER_FILES if is_adapter else MODEL_FILES) + SHARED_FILES
+    files: dict[str, Path | bytes] = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns)
+    }
+    for place in (folder.parent, folder) if folder.name in ("model", "adapter") else (folder,):
+        files |= {path.name: path for path in sorted(place.glob("*results.json"))}
+    if is_adapter:
+        config = read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base}
+        files["adapter_config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    else:
+        files["config.json"] = without_places(folder / "config.json")
+        files |= {path.name: path for path in Path(__file__).parent.glob("handler.py")}
+    if onnx is not None:
+        files |= onnx_files(Path(onnx))
+    own = own_card(folder)
+    if own is not None and license is not None:
+        raise PostError(f"{own}: is the card; write the licence into it, or remove it to have one written.")
+    files["README.md"] = own or render_card(folder, repo, license, base).encode()
+    return Publication("model", repo, files, OWNED, mark="*_lrsa.py")
+
+
+def without_places(path: Path) -> bytes:
+    """A configuration without the paths of folders on this machine that parts came from, byte for byte else."""
+    text = path.read_text(encoding="utf-8")
+    config = json.loads(text)
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    for name in {part.get("_name_or_path") for part in parts} - {None, ""}:
+        if Path(name).is_absolute() or Path(name).is_dir():
+            text = text.replace(f'"_name_or_path": {json.dumps(name)}', '"_name_or_path": ""')
+    return text.encode()
+
+
+def onnx_files(folder: Path) -> dict[str, Path]:
+    if not (folder / "encoder.onnx").is_file():
+        raise PostError(f"{folder}: holds no encoder.onnx; name a folder that export_onnx wrote.")
+    return {f"onnx/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def push_adapter(
+    folder: Path, repo: str, base: str | None, target: Target, message: str, license: str | None
+) -> list[Published]:
+    """Publishes an adapter that names its base by a repository id.
+
+    Where its base lies in a folder here, or was built from pre-trained parts, the base goes to the repository `base`
+    first, unless it is there already.
+    """
+    published = []
+    named = base_name(folder)
+    if not has_public_base(folder, base):
+        with base_folder(folder, named) as place:
+            named = find_base(place, base)
+            if named is None:
+                published.append(
+                    publish(model_publication(place, base, license), Target(private=target.private), f"Base of {repo}")
+                )
+                named = published[0].repo
+    return [*published, publish(model_publication(folder, repo, license, base=named), target, message)]
+
+
+def base_name(folder: Path) -> str | None:
+    return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+
+
+def has_public_base(folder: Path, base: str | None) -> bool:
+    """Whether an adapter's base is named by the id of a repository.
+
+    Raises:
+        PostError: it is not and `base` says no repository for it, or it is and `base` says another.
+    """
+    named = base_name(folder)
+    if named and is_repo_id(named):
+        if base not in (None, named):
+            raise PostError(f"{folder}: its base is {named}; leave out --base.")
+        return True
+    if base is None:
+        where = f"lies in {named}" if named else "was built from pre-trained parts"
+        raise PostError(
+            f"{folder}: its base {where}, where nobody else finds it: name a repository for it by --base, or push the "
+            "merged model."
+        )
+    return False
+
+
+def find_base(folder: Path, base: str) -> str | None:
+    """Returns the id of `base` where it is on the Hub with the weights of `folder`, `None` where it is not there.
+
+    Raises:
+        PostError: it has other weights.
+    """
+    api = HfApi()
+    with hub_errors(Publication("model", base, {}, (), "")):
+        if "/" not in base:
+            base = f"{api.whoami()['name']}/{base}"
+        if not api.repo_exists(base):
+            return None
+        weights = [file for file in api.model_info(base, files_metadata=True).siblings if file.rfilename == WEIGHTS]
+    if not weights:
+        return None
+    if weights[0].lfs is None or weights[0].lfs.sha256 != file_hash(folder / WEIGHTS):
+        raise PostError(f"{base}: holds another model than the base of this adapter; name another repository.")
+    return base
+
+
+@contextmanager
+def base_folder(folder: Path, base: str | None) -> Iterator[Path]:
+    """The base of an adapter as a folder; built anew, with the same weights each time, where it was never saved."""
+    if base:
+        yield find_folder(base)
+        return
+    from transformers import set_seed
+
+    from modeling_lrsa import LRSAConfig
+    from modeling_lrsa.adapters import build_base
+    from processing import LRSAProcessor
+
+    with TemporaryDirectory() as temporary:
+        try:
+            set_seed(0)
+            build_base(LRSAConfig.from_pretrained(folder)).save_pretrained(temporary)
+            LRSAProcessor.from_pretrained(folder).save_pretrained(temporary)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise PostError(f"{folder}: its base can't be built: {' '.join(str(error).split())}") from error
+        yield Path(temporary)
