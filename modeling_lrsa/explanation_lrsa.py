@@ -29,8 +29,8 @@ class LRSAAttentionFlow(ModelOutput):
     positions is not followed: a position stands for what was put into it. Nothing flows through what is not there.
 
     Args:
-        text_rationale, image_rationale (`torch.FloatTensor` of shape `(batch, targets, rationale tokens)`, *optional*):
-            r(k); `None` where the inputs have none.
+        text_rationale, image_rationale (`torch.FloatTensor` of shape `(batch, targets, tokens)`, *optional*):
+            r(k) of each token of that rationale; `None` where the inputs have none.
         image (`torch.FloatTensor` of shape `(batch, targets, num_image_tokens)`, *optional*):
             p(i), without brackets; all 0 in rows without picture. `None` where the inputs have no pictures.
         image_share (`torch.FloatTensor` of shape `(batch, targets)`, *optional*):
@@ -92,8 +92,8 @@ def attention_flow(model: nn.Module, inputs: dict[str, torch.Tensor], sequences:
             slots += back
         if layer.text_reads_both:
             flow, _ = _through(layer.text, *streams["text"], both, next(recorded), next(recorded))
-            for kind, part in zip(("text", "image"), flow.split([masks["text"].shape[1], masks["image"].shape[1]], -1)):
-                drawn[kind] += part
+            drawn["text"] += flow[..., : masks["text"].shape[1]]
+            drawn["image"] += flow[..., masks["text"].shape[1] :]
         else:
             flow, _ = _through(layer.text, *streams["text"], masks["text"], next(recorded), next(recorded))
             drawn["text"] += flow

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -100,17 +101,16 @@ class _Connection(http.client.HTTPSConnection):
     def __init__(self, host: str, address: str, timeout: float):
         super().__init__(host, 443, timeout=timeout, context=ssl.create_default_context())
         self.address = address
+        self.held = None  # the socket, which `HTTPConnection` lets go of where the server is to close it
 
     def connect(self):
-        self.sock = socket.create_connection((self.address, self.port), self.timeout)
-        self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+        self.held = self.sock = socket.create_connection((self.address, self.port), self.timeout)
+        self.held = self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
 
     def cut(self):
         """Wakes whoever waits for the server, however slowly it keeps on sending."""
-        try:
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-        except (AttributeError, OSError):  # not there yet, where the timeout counts, or gone
-            pass
+        with suppress(TypeError, OSError):  # not there yet, where the timeout counts, or gone
+            socket.socket.shutdown(self.held, socket.SHUT_RDWR)
 
 
 def _download(url: str) -> bytes:
@@ -128,6 +128,8 @@ def _download(url: str) -> bytes:
         alarm.start()
         try:
             answer = _get(connection, parts)
+            if time.monotonic() >= deadline:
+                raise TimeoutError
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= deadline:
                 _refuse(f"{host[:100]} did not send it within {MAX_SECONDS:.0f} seconds")
