@@ -100,7 +100,9 @@ def test_what_is_refused(image, told):
     assert "secret" not in str(refused.value) and __file__ not in str(refused.value)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:7f00:1]", "localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:7f00:1]", "localhost"]
+)
 def test_hosts_inside_in_any_writing(host):
     with pytest.raises(ValueError, match="not on the public Internet|there is no host"):
         open_public_image(f"https://{host}/a.png")
