@@ -1,4 +1,4 @@
-"""The command line: `lrsa train | evaluate | predict | rationalize | convert`."""
+"""The command line: `lrsa train | evaluate | predict | rationalize | convert | demo`."""
 
 import argparse
 import os
@@ -12,9 +12,10 @@ COMMANDS = {
     "predict": "find aspects and polarities in posts",
     "rationalize": "have a large model write rationales for posts, or audit them",
     "convert": "make a model of a VLP-MABSA or AoM checkpoint, or of a plain text model",
+    "demo": "open a page to try a model in a browser",
 }
 # Modules that commands lie in, apart from `commands`, which imports torch and all models.
-MODULES = {"rationalize": "rationalize", "evaluate_llm": "evaluate_llm"}
+MODULES = {"demo": "demo", "rationalize": "rationalize", "evaluate_llm": "evaluate_llm"}
 
 
 def main(argv: list[str] | None = None) -> int:
