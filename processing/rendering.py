@@ -142,7 +142,7 @@ def _render_heat(explanation: dict[str, Any], picture: Image.Image, seen: tuple)
 
 
 def heat_map(picture: Image.Image, patches: list[list[float]], seen: tuple) -> Image.Image:
-    """Returns the picture in grey, made smaller, with the weights of its patches in red.
+    """Returns the picture in pale grey, made smaller, with the weights of its patches in red.
 
     Args:
         patches: rows of weights of patches of one size that cover the part of the picture that is seen.
@@ -150,7 +150,7 @@ def heat_map(picture: Image.Image, patches: list[list[float]], seen: tuple) -> I
     """
     scale = min(1.0, MAX_SIDE / max(picture.size))
     size = tuple(max(1, round(side * scale)) for side in picture.size)
-    grey = picture.resize(size).convert("L").convert("RGB")
+    grey = picture.resize(size).convert("L").point(lambda level: 80 + round(0.68 * level)).convert("RGB")
     left, top, right, bottom = (round(share * side) for share, side in zip(seen, size * 2))
     flat = [weight for row in patches for weight in row]
     low, high = min(flat), max(flat)
@@ -159,7 +159,7 @@ def heat_map(picture: Image.Image, patches: list[list[float]], seen: tuple) -> I
     small = Image.frombytes("L", (len(patches[0]), len(patches)), levels)
     warmth = Image.new("L", size, 0)
     warmth.paste(small.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC), (left, top))
-    return Image.composite(Image.new("RGB", size, HEAT), grey, warmth.point(lambda level: round(0.62 * level)))
+    return Image.composite(Image.new("RGB", size, HEAT), grey, warmth.point(lambda level: round(0.75 * level)))
 
 
 def seen_part(image_processor: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:

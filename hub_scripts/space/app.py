@@ -28,7 +28,7 @@ CSS = (
 .lrsa h1 {font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem}
 """
 )
-INTRODUCTION = """<div class="lrsa"><h1>What is written about, and how it is felt about</h1>
+INTRODUCTION = """<div class="lrsa"><h1>The aspects of a post, and the feeling towards each</h1>
 <p>Write a post, add its picture and, if you have them, rationales: what the text means, and what the picture conveys.
 The model marks the aspects in the post, tells the polarity towards each (▲ positive, ● neutral, ▼ negative) with a
 score from 0 to 1, and shows what it drew on.</p><p class="note">Model: {model}</p></div>"""
@@ -170,7 +170,7 @@ def build(pipe: Pipeline, name: str, examples: list[dict[str, Any]], writer: Wri
 
 def show_examples(examples: list[dict[str, Any]], inputs: list) -> None:
     rows = [[post["text"], post["image"], "", post["text_rationale"], post["image_rationale"]] for post in examples]
-    labels = [post["text"] if len(post["text"]) <= 44 else post["text"][:43].rstrip() + "…" for post in examples]
+    labels = [post["text"] if len(post["text"]) <= 32 else post["text"][:31].rstrip() + "…" for post in examples]
     gr.Examples(rows, inputs, example_labels=labels, label="Examples: press one, then “Find aspects”")
 
 

@@ -1,24 +1,20 @@
 """`handler.py` in a process of its own, from a model folder, over HTTP, with JSON as an Inference Endpoint gets it."""
 
 import base64
-import importlib.util
 import json
 import os
 import shutil
 import statistics
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from transformers import ViTImageProcessorPil, pipeline
+from transformers import pipeline
 
 
 TESTS = Path(__file__).parents[1]
@@ -32,17 +28,6 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def bomb(side: int) -> bytes:
-    """A PNG of some kilobytes that says that it has `side` × `side` pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(min(side, 9000) * (side // 8 + 1)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
 def in_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -52,15 +37,9 @@ FULL = {"text": TEXT, "image": PICTURE, "text_rationale": "the text is so great 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("tiny_models", TESTS / "modeling_lrsa" / "conftest.py")
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    torch.set_num_threads(1)
+def folder(picture_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("endpoint") / "model"
-    model = tiny.model("bert", "vit", seed=5, num_fusion_layers=2)
-    model.save_pretrained(folder)
-    tiny.processor(model, ViTImageProcessorPil(size={"height": 8, "width": 8})).save_pretrained(folder)
+    shutil.copytree(picture_model, folder)
     shutil.copy(HANDLER, folder)
     return folder
 
@@ -158,11 +137,9 @@ def test_answers_as_the_pipeline_here(endpoint, folder):
         ({"inputs": FULL | {"image": "https://169.254.169.254/latest/meta-data"}}, "is not on the public Internet"),
         ({"inputs": [TEXT, FULL | {"image": "https://localhost/"}]}, "inputs[1]: picture: 'localhost' is not on the"),
         ({"inputs": FULL | {"image": in_base64(b"<svg/>")}}, "inputs: picture: it is none of JPEG, PNG"),
-        ({"inputs": FULL | {"image": in_base64(bomb(30_000))}}, "inputs: picture: it has"),
-        ({"inputs": FULL | {"image": in_base64(bomb(9_000))}}, "9000 × 9000 pixels, more than 25,000,000"),
         ({"inputs": FULL | {"image": "A" * 15_000_000}}, "inputs: picture: it has more than 10 MB"),
     ],
-    ids=range(38),
+    ids=range(36),
 )
 def test_a_malformed_request_is_told_so_in_one_line(endpoint, body, told):
     status, answer = endpoint(body)
@@ -170,6 +147,18 @@ def test_a_malformed_request_is_told_so_in_one_line(endpoint, body, told):
     assert told in answer["error"]
     assert "\n" not in answer["error"] and "passwd" not in answer["error"] and len(answer["error"]) < 300
     assert endpoint({"inputs": "fine"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("side", "told"), [(9_000, "9000 × 9000 pixels, more than 25,000,000"), (20_000, "more than 25,000,000 pixels")]
+)
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(endpoint, bomb, side, told):
+    picture = in_base64(bomb(side))
+    assert len(picture) < 100_000
+    started = time.perf_counter()
+    status, answer = endpoint({"inputs": FULL | {"image": picture}})
+    assert status == 400 and told in answer["error"]
+    assert time.perf_counter() - started < 1
 
 
 def test_50_requests_with_one_load(endpoint, record_property):
