@@ -1,4 +1,4 @@
-"""The command line: `lrsa train | evaluate | predict | rationalize | convert | benchmark | push`."""
+"""The command line: `lrsa train | evaluate | predict | rationalize | convert | benchmark | push | demo`."""
 
 import argparse
 import os
@@ -14,9 +14,10 @@ COMMANDS = {
     "convert": "make a model of a VLP-MABSA or AoM checkpoint, or of a plain text model",
     "benchmark": "run a suite of training runs over seeds, resumable, or make its tables",
     "push": "publish a model, a data set or the metric to the Hub",
+    "demo": "open a page to try a model in a browser",
 }
 # Modules that commands lie in, apart from `commands`, which imports torch and all models.
-MODULES = {"rationalize": "rationalize", "evaluate_llm": "evaluate_llm", "benchmark": "benchmark", "push": "push"}
+MODULES = {name: name for name in ("rationalize", "evaluate_llm", "benchmark", "push", "demo")}
 
 
 def main(argv: list[str] | None = None) -> int:

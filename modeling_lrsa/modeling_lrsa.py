@@ -15,6 +15,7 @@ from transformers.utils import can_return_tuple
 from .backbones_lrsa import load_vision_model, measure_vision_model, text_encoder_of
 from .configuration_lrsa import LRSAConfig
 from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput
+from .explanation_lrsa import explain
 from .generation_lrsa import LRSAGenerationMixin
 from .pointer_lrsa import LRSAPointerHead
 from .pretrained_lrsa import LRSAPreTrainedModel
@@ -271,6 +272,13 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             super().save_pretrained(*args, **kwargs)
         finally:
             self.__class__ = current
+
+    def explain(self, processor, inputs, sequences: torch.LongTensor) -> list[list[dict]]:
+        """Tells of each triple which rationale words and which patches of the picture it drew on.
+
+        See `explain` of `explanation_lrsa.py`.
+        """
+        return explain(self, processor, inputs, sequences)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Returns the decoder inputs (batch, prefix - 1 + length) for `labels` (batch, length).

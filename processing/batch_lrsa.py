@@ -14,12 +14,15 @@ class EncodedPost:
         offsets: character offsets (start, end exclusive) of each word in `text`.
         word_ids: word of each text column, -1 at special tokens.
         is_words: whether the post was given as words.
+        image_rationale, text_rationale: as they were given, for explanations.
     """
 
     text: str
     offsets: list[tuple[int, int]]
     word_ids: list[int]
     is_words: bool
+    image_rationale: str | None = None
+    text_rationale: str | None = None
 
 
 class MABSABatch(BatchFeature):

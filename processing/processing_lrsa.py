@@ -192,6 +192,8 @@ class LRSAProcessor(ProcessorMixin):
 
         max_length = text_kwargs.get("max_length") or self.max_text_length
         posts = [self._split(entry) for entry in text]
+        for post, of_image, of_text in zip(posts, columns["image_rationales"], columns["text_rationales"]):
+            post.image_rationale, post.text_rationale = of_image, of_text
         ids = self._encode_texts(posts, max_length, on_long_text)
         data: dict[str, list] = {
             "input_ids": ids,
@@ -330,6 +332,35 @@ class LRSAProcessor(ProcessorMixin):
         rows = [before + next(encoded_rows)[:room] + after if rationale else [] for rationale in rationales]
         masks = [[1] * len(ids) for ids in rows]
         return {f"{kind}_rationale_input_ids": rows, f"{kind}_rationale_attention_mask": masks}
+
+    def rationale_words(self, rationale: str) -> tuple[list[dict[str, Any]], list[int]]:
+        """Returns the words of a rationale as `{"word", "start", "end"}`, offsets in characters, end exclusive; and
+        which of them each of its tokens belongs to, as the model gets them, -1 for special tokens.
+
+        Raises:
+            ValueError: the tokenizer is a slow one, which does not tell where its tokens lie.
+        """
+        if not self.tokenizer.is_fast:
+            raise ValueError("Explanations need a fast tokenizer, which tells where its tokens lie in a rationale.")
+        spans = split_words(rationale)
+        word_at = [-1] * len(rationale)
+        for index, (start, end) in enumerate(spans):
+            word_at[start:end] = [index] * (end - start)
+        encoded = self.tokenizer(
+            rationale,
+            truncation=False,
+            padding=False,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        # A token begins with the white space in front of its word, with some tokenizers.
+        inner = [max(word_at[start:end], default=-1) for start, end in encoded.offset_mapping]
+        before, after = self._special_ids()
+        room = self.max_rationale_length - len(before) - len(after)
+        words = [{"word": rationale[start:end], "start": start, "end": end} for start, end in spans]
+        return words, [-1] * len(before) + inner[:room] + [-1] * len(after)
 
     def encode_images(self, images: Sequence, **kwargs) -> dict[str, list]:
         """Returns the pictures of posts as `pixel_values`, zeros where there is none, with `image_attention_mask`."""

@@ -3,14 +3,16 @@
 import importlib.util
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from hub_scripts.cli import main
 
@@ -142,3 +144,40 @@ def lrsa(running_hub, local_hub, tmp_path_factory):
     yield run
     process.stdin.close()
     process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def tiny_models():
+    """The tiny models of `tests/modeling_lrsa`."""
+    path = Path(__file__).parents[1] / "modeling_lrsa" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_models", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def picture_model(tiny_models, tmp_path_factory):
+    """Folder of an untrained model with pictures and both rationales, which finds aspects in nearly any post."""
+    folder = tmp_path_factory.mktemp("picture_model") / "model"
+    model = tiny_models.model("bert", "vit", seed=5, num_fusion_layers=2)
+    model.save_pretrained(folder)
+    pictures = ViTImageProcessorPil(size={"height": 8, "width": 8})
+    tiny_models.processor(model, pictures).save_pretrained(folder)
+    return folder
+
+
+def png_bomb(side: int) -> bytes:
+    """A small PNG file of `side` × `side` pixels, in black and white."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(side * (side // 8 + 1)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="session")
+def bomb():
+    return png_bomb
