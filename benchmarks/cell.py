@@ -105,6 +105,7 @@ def run_cell(
         if former is not None and not keep_model:
             return former
         remove_leftovers(path, run)
+        code = commit()
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
@@ -134,7 +135,7 @@ def run_cell(
             "arguments": cell.arguments,
             "configuration": configuration(arguments),
             "data": hashes,
-            "commit": commit(),
+            "commit": code,
             "versions": versions(),
             "device": device(arguments[2]),
             "seconds": seconds,
