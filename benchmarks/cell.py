@@ -37,6 +37,7 @@ from .suite import Cell, Suite, read_suite
 
 
 PACKAGES = ("lrsa", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "spacy")
+CODE = ("modeling_lrsa", "processing", "benchmarks/*.py")
 OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher")
 RUNNING = 3  # exit code: another run is at it
 
@@ -104,6 +105,7 @@ def run_cell(
         if former is not None and not keep_model:
             return former
         remove_leftovers(path, run)
+        code = commit()
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
@@ -133,7 +135,7 @@ def run_cell(
             "arguments": cell.arguments,
             "configuration": configuration(arguments),
             "data": hashes,
-            "commit": commit(),
+            "commit": code,
             "versions": versions(),
             "device": device(arguments[2]),
             "seconds": seconds,
@@ -252,13 +254,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Returns the commit of the code, with a + where tracked files differ from it; `None` outside of git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    """Returns the commit of the code, with a + where the code that runs differs from it; `None` outside of git."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
     try:
-        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, check=True)
+        done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *CODE], capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() + "+" * (changed.returncode == 1)
 
 
 def device(training: LRSATrainingArguments) -> dict[str, Any]:

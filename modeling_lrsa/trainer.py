@@ -160,7 +160,8 @@ class LRSATrainer(Seq2SeqTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, *args, **kwargs):
         settings = self.model.generation_config
         max_length = settings.max_length
-        if self.args.predict_with_generate and not prediction_loss_only:
+        # FSDP gathers the embeddings for a call of the whole model or of `generate` alone.
+        if self.args.predict_with_generate and not prediction_loss_only and not self.is_fsdp_enabled:
             inputs = self._prepare_inputs(inputs)
             inputs["encoder_outputs"] = self._encode(inputs)  # once, for the loss and for generation
         result = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
