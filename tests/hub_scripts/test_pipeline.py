@@ -58,7 +58,7 @@ def test_a_stream_is_read_as_its_answers_are(pipe, batch_size):
             read.append(len(read))
             yield {"text": " ".join(["hate"] * len(read))}
 
-    answers = pipe(endless(), batch_size=batch_size)
+    answers = iter(pipe(endless(), batch_size=batch_size))
     for number in range(1, 7):
         for aspect in next(answers):
             assert aspect["end"] <= len("hate " * number) - 1
