@@ -25,8 +25,15 @@ def pipe(run_folder):
     return pipeline("mabsa", model=str(run_folder / "model"), device="cpu")
 
 
+class Near(float):
+    """A score that equals those that differ by what another batch does to it."""
+
+    def __eq__(self, other):
+        return abs(self - other) < 1e-5
+
+
 def rounded(results):
-    return [[{**aspect, "score": round(aspect["score"], 4)} for aspect in aspects] for aspects in results]
+    return [[{**aspect, "score": Near(aspect["score"])} for aspect in aspects] for aspects in results]
 
 
 def test_batches_lists_and_generators_agree(pipe):
