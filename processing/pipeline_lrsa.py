@@ -15,7 +15,7 @@ class MABSAPipeline(Pipeline):
 
     A post is a string, or a dictionary with `text` (or `words`) and any of `image` (PIL image, path, URL, base64,
     `data:` URL or bytes), `image_rationale`, `text_rationale`, `linguistics`; for `task="masc"` with `aspects`. Takes
-    one, or a list of them, for which it gives a list; or a generator or a data set, for which it gives an iterator
+    one, or a list of them, for which it gives a list; or a generator or a data set, for which it gives an iterable
     that reads on as it is read from. `batch_size` posts go together; what comes out is in the order of what goes in.
 
     Call arguments:

@@ -45,13 +45,13 @@ def open_public_image(image: Any):
         return open_image(image) if hasattr(image, "convert") else _refuse("give base64, a data URL or an https URL")
     if len(image) > MAX_BYTES:
         _refuse(f"it has more than {MAX_BYTES / 2**20:.0f} MB")
-    from PIL import Image
-
     try:
+        from PIL import Image  # in here, so that loading a model of text alone does not ask for it
+
         opened = Image.open(BytesIO(image), formats=FORMATS)  # reads the size, no pixel
-    except Image.DecompressionBombError:
-        _refuse(f"it has more than {MAX_PIXELS:,} pixels")
     except Exception as error:
+        if type(error).__name__ == "DecompressionBombError":
+            _refuse(f"it has more than {MAX_PIXELS:,} pixels")
         raise ValueError(f"picture: it is none of {', '.join(FORMATS)}, or broken") from error
     if opened.width * opened.height > MAX_PIXELS:
         _refuse(f"it has {opened.width} × {opened.height} pixels, more than {MAX_PIXELS:,}")

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ROOT = Path(__file__).parents[2]
 TEXT = "awful phones at riverbend"
-HOSTILE = """<script>document.title = "broken"</script> <img src=x onerror="document.title='broken'"> </textarea> &lt;b&gt;
-${document.title = 'broken'} {{ value }} `phones`"""  # noqa: E501
+HOSTILE = """<script>document.title = "broken"</script> <img src=x onerror="document.title='broken'"> </textarea>
+&lt;b&gt; ${document.title = 'broken'} {{ value }} `phones`"""
 
 
 class Loopback(BaseHTTPRequestHandler):
@@ -149,12 +149,8 @@ def test_a_post_with_picture_and_rationales(page, picture):
     assert {text.partition("▲")[0].partition("●")[0].partition("▼")[0].strip() for text in shown} <= set(TEXT.split())
     assert page.locator("#result details").count() == marks.count()
     heat = page.locator("#result details[open] img")
-    assert heat.evaluate(
-        "async image => {await image.decode(); return [image.naturalWidth, image.naturalHeight]}"
-    ) == [
-        300,
-        200,
-    ]
+    size = heat.evaluate("async image => {await image.decode(); return [image.naturalWidth, image.naturalHeight]}")
+    assert size == [300, 200]
     assert heat.get_attribute("alt").startswith("Heat map over the picture: the most at the ")
     words = page.locator("#result details[open] .rationale span").all_inner_texts()
     assert words == ["so", "great", "a", "hall", "!"]
