@@ -160,8 +160,10 @@ class LRSATrainer(Seq2SeqTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, *args, **kwargs):
         settings = self.model.generation_config
         max_length = settings.max_length
-        # FSDP gathers the embeddings for a call of the whole model or of `generate` alone.
-        if self.args.predict_with_generate and not prediction_loss_only and not self.is_fsdp_enabled:
+        # FSDP gathers the embeddings for a call of the whole model or of `generate` alone; beams spread what is given.
+        beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or settings.num_beams or 1
+        once = beams == 1 and not self.is_fsdp_enabled
+        if self.args.predict_with_generate and not prediction_loss_only and once:
             inputs = self._prepare_inputs(inputs)
             inputs["encoder_outputs"] = self._encode(inputs)  # once, for the loss and for generation
         result = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)

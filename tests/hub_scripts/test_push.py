@@ -59,7 +59,8 @@ def test_one_commit_holds_everything(lrsa, hub, run_folder, repo):
     assert (first["summary"], second["summary"]) == ("LRSA model", "initial commit")
     assert done.out.splitlines() == [f"{repo}: commit {first['oid']}", f"{hub.endpoint}/{repo}"]
     files = hub.files(repo)
-    left = {"config.json", "README.md", ".gitattributes"}
+    assert "class EndpointHandler" in files["handler.py"].decode()
+    left = {"config.json", "README.md", ".gitattributes", "handler.py"}
     model = run_folder / "model"
     local = {path.name: path.read_bytes() for path in [*model.iterdir(), run_folder / "results.json"]}
     assert {path: content for path, content in files.items() if path not in left} == {
