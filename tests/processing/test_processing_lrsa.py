@@ -501,6 +501,7 @@ def test_auto_processor_with_the_code_in_the_folder(processor, tmp_path):
         "indexing_lrsa.py",
         "linguistic_columns_lrsa.py",
         "pipeline_lrsa.py",
+        "public_images_lrsa.py",
         "words_lrsa.py",
     }
     loaded = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
