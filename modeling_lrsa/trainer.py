@@ -192,7 +192,9 @@ class LRSATrainer(Seq2SeqTrainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            # Of what is pushed, transformers copies no more than weights and configuration.
+            if self.args.hub_always_push:
+                self._finish_current_push()  # which still reads the files that are written now
+            # transformers copies weights and configuration, and this after the card, which reads the latter.
             names = [CONFIG_NAME, *(path.name for path in Path(checkpoint_folder).glob("*_lrsa.py"))]
             for name in filter(lambda name: (Path(checkpoint_folder) / name).is_file(), names):
                 shutil.copy(Path(checkpoint_folder) / name, self.args.output_dir)
