@@ -56,8 +56,13 @@ class DataCollatorForMABSA:
             data["teacher_probabilities"] = self._teacher(rows, *np.shape(data["labels"]), len(data["input_ids"][0]))
         if "linguistics" in rows[0]:
             data.update(linguistic_columns([row["linguistics"] for row in rows], data["word_ids"]))
-        posts = [EncodedPost(r["text"], [tuple(o) for o in r["offsets"]], r["word_ids"], r["is_words"]) for r in rows]
-        return MABSABatch(data, tensor_type="pt", posts=posts)
+        return MABSABatch(data, tensor_type="pt", posts=[self._post(row) for row in rows])
+
+    @staticmethod
+    def _post(row: dict[str, Any]) -> EncodedPost:
+        offsets = [tuple(offset) for offset in row["offsets"]]
+        rationales = row.get("image_rationale"), row.get("text_rationale")
+        return EncodedPost(row["text"], offsets, row["word_ids"], row["is_words"], *rationales)
 
     def _from_posts(self, posts: Sequence[dict[str, Any]]) -> MABSABatch:
         aspects = [post.get("aspects") for post in posts]

@@ -25,6 +25,7 @@ _FEATURES = {
 }
 # Go into batches as they are.
 PICTURES = ("image", "image_features")
+RATIONALES = ("image_rationale", "text_rationale")
 
 
 def cache_folder() -> Path:
@@ -64,8 +65,8 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
 
     Returns:
         A data set for `DataCollatorForMABSA`, with `labels` where every aspect of every post has its polarity; `text`,
-        `offsets` and `is_words` of each post come along for `post_process_mabsa`. Kept in an Arrow file, whose name
-        follows from the posts' content and the processor.
+        `offsets` and `is_words` of each post come along for `post_process_mabsa`, its rationales for explanations. Kept
+        in an Arrow file, whose name follows from the posts' content and the processor.
     """
 
     gold = list(posts["aspects"])
@@ -95,8 +96,8 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
                 columns[name].append(row.get(name, []))  # a missing rationale is an empty list
         return columns
 
-    path = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, str(rationales))
-    kept = [name for name in posts.column_names if name in ("id", "aspects")]
+    kept = [name for name in ("id", "aspects", *RATIONALES * rationales) if name in posts.column_names]
+    path = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, *kept)
     prepared = posts.select_columns([name for name in posts.column_names if name not in PICTURES]).map(
         prepare,
         batched=True,
