@@ -58,6 +58,10 @@ class LRSAConfig(PreTrainedConfig):
         rationale_memory (`bool`, *optional*, defaults to `False`):
             Whether the decoder attends to the rationales too, besides image and text: as the last block leaves them,
             or with `fusion_position="input"` as the text encoder does.
+        fusion_match_bias (`float`, *optional*):
+            Where fusion starts to look: what it adds to the score of a pair of content and rationale that are the same
+            token, before the softmax, in the text stream. Learned for each head from this value on. `None`: no such
+            bias.
         image_rationale_reader (`str`, *optional*, defaults to `"text"`):
             What reads the image rationale of a post without picture: `"text"`, the text stream, which then reads both
             rationales in every post; `"queries"`, learned query tokens in the slots of the image block.
@@ -102,6 +106,9 @@ class LRSAConfig(PreTrainedConfig):
             Dropout on decoder states and on embeddings in the pointer head.
         pointer_mlp_dropout (`float`, *optional*, defaults to 0.3):
             Dropout inside the pointer head's projection of encoder states.
+        tagging_weight (`float`, *optional*, defaults to 0):
+            Weight of a second loss in training: which aspect, of which polarity, each text column is a part of, told
+            from the encoder's states. 0: no such loss, and no head for it.
     """
 
     model_type = "lrsa"
@@ -124,6 +131,7 @@ class LRSAConfig(PreTrainedConfig):
     fusion_dropout: float | int = 0.1
     rationale_encoder: Literal["frozen", "shared", "embeddings"] = "frozen"
     rationale_memory: bool = False
+    fusion_match_bias: float | int | None = None
     image_rationale_reader: Literal["text", "queries"] = "text"
     num_rationale_queries: int = 8
     decoder_layers: int = 3
@@ -143,6 +151,7 @@ class LRSAConfig(PreTrainedConfig):
     graph_proportion: float | int = 0.5
     pointer_dropout: float | int = 0.1
     pointer_mlp_dropout: float | int = 0.3
+    tagging_weight: float | int = 0
     initializer_range: float = 0.02
     use_cache: bool = True
     bos_token_id: int | None = 0
@@ -247,6 +256,7 @@ class LRSAConfig(PreTrainedConfig):
             "num_fusion_layers": 1,
             "fusion_directions": "both",
             "fusion_gate": True,
+            "fusion_match_bias": None,
             "image_rationale_reader": "text",
         }
         for name, value in wanted.items():

@@ -21,7 +21,7 @@ from .fusion_lrsa import (
     keep_input,
 )
 from .pretrained_lrsa import LRSAPreTrainedModel
-from .rationale_reader_lrsa import RationaleReader
+from .rationale_reader_lrsa import RationaleReader, matching
 
 
 logger = logging.get_logger(__name__)
@@ -322,7 +322,12 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
         else:
             fusion = None
             if rationales is not None:
-                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, attentions, memory)
+                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, attentions=attentions, memory=memory)
+                if self.config.fusion_match_bias is not None:
+                    fusion.image_rationale_matches = matching(
+                        input_ids, image_rationale_input_ids, image_rationale_mask
+                    )
+                    fusion.text_rationale_matches = matching(input_ids, text_rationale_input_ids, text_rationale_mask)
             token = current_fusion.set(fusion)
             try:
                 outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)

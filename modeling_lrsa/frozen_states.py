@@ -27,6 +27,8 @@ def add_frozen_states(
 ) -> Dataset:
     """Puts the outputs of the model's frozen parts into a prepared data set, in place of what they are computed from.
 
+    Ids of rationales stay where the model compares them with the text's.
+
     A frozen rationale encoder gives `image_rationale_states` and `text_rationale_states`, (tokens, depths, hidden) a
     row; a frozen vision model gives `image_features`, (N_v, D); each as the bytes of a float16 array, empty where
     there is nothing. Computed at the first call and read from disk after that; the file's name follows from data and
@@ -98,7 +100,9 @@ def _add_rationale_states(dataset, model, processor, batch_size):
     content = json.dumps([rationales[name] for name in removed], default=list)
     rationales._fingerprint = hashlib.sha256(content.encode()).hexdigest()
     states = cached_map(rationales, encode, removed, new, key, batch_size, "Encoding rationales")
-    return concatenate_datasets([dataset.remove_columns(removed), states], axis=1)
+    if model.config.fusion_match_bias is None:  # which compares tokens
+        dataset = dataset.remove_columns(removed)
+    return concatenate_datasets([dataset, states], axis=1)
 
 
 def _add_image_features(dataset, model, processor, batch_size):

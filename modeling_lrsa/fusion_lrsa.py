@@ -25,9 +25,14 @@ def eager_attention(module, query, key, value, attention_mask, scaling, dropout=
 
 
 class LRSACrossAttention(nn.Module):
-    """Multi-head attention of one sequence over another."""
+    """Multi-head attention of one sequence over another.
 
-    def __init__(self, config: LRSAConfig):
+    Args:
+        match_bias: what a score starts with where query and key are of the same token; learned for each head. `None`:
+            nothing.
+    """
+
+    def __init__(self, config: LRSAConfig, match_bias: float | None = None):
         super().__init__()
         hidden_size = config.text_config.hidden_size
         self.config = config
@@ -39,15 +44,23 @@ class LRSACrossAttention(nn.Module):
         self.k_proj = nn.Linear(hidden_size, hidden_size)
         self.v_proj = nn.Linear(hidden_size, hidden_size)
         self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.match_bias = None
+        if match_bias is not None:
+            self.match_bias = nn.Parameter(torch.full((config.text_config.num_attention_heads,), float(match_bias)))
 
     def forward(
-        self, query_states: torch.Tensor, key_value_states: torch.Tensor, key_value_mask: torch.Tensor
+        self,
+        query_states: torch.Tensor,
+        key_value_states: torch.Tensor,
+        key_value_mask: torch.Tensor,
+        matches: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
             query_states: (batch, queries, hidden).
             key_value_states: (batch, keys, hidden).
             key_value_mask: (batch, keys), true where a key may be read; at least one key a row.
+            matches: (batch, queries, keys), true where both are of the same token; read with a match bias alone.
 
         Returns:
             The result (batch, queries, hidden), and the weights (batch, heads, queries, keys) where the attention
@@ -67,11 +80,21 @@ class LRSACrossAttention(nn.Module):
                 (self.v_proj, key_value_states),
             )
         )
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        implementation = self.config._attn_implementation
+        if self.match_bias is not None:
+            mask = self._biased_mask(matches, key_value_mask, query)
+            implementation = "eager" if implementation == "eager" else "sdpa"  # others take no bias
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, weights = attention(
             self, query, key, value, mask, dropout=self.dropout if self.training else 0.0, scaling=self.scaling
         )
         return self.out_proj(output.flatten(-2)), weights
+
+    def _biased_mask(self, matches, key_value_mask, query) -> torch.Tensor:
+        """Returns what is added to the scores (batch, heads, queries, keys)."""
+        bias = self.match_bias.view(1, -1, 1, 1).to(query.dtype)
+        bias = bias * (key_value_mask.new_zeros(1, 1, 1) if matches is None else matches).unsqueeze(1)
+        return bias.masked_fill(~key_value_mask[:, None, None], torch.finfo(query.dtype).min)
 
 
 class LRSADualCrossAttention(GradientCheckpointingLayer):
@@ -84,17 +107,20 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
     rationale or content is missing (its mask is all zero) keeps its `X`, to the bit.
 
     With `fusion_directions="content"` R' = R, with `fusion_gate=False` g = 1 for good.
+
+    Args:
+        match_bias: that of both attentions.
     """
 
-    def __init__(self, config: LRSAConfig):
+    def __init__(self, config: LRSAConfig, match_bias: float | None = None):
         super().__init__()
         hidden_size = config.text_config.hidden_size
         self.rationale_norm = self.rationale_attention = None
         if config.fusion_directions == "both":
             self.rationale_norm = nn.LayerNorm(hidden_size)
-            self.rationale_attention = LRSACrossAttention(config)
+            self.rationale_attention = LRSACrossAttention(config, match_bias)
         self.content_norm = nn.LayerNorm(hidden_size)
-        self.content_attention = LRSACrossAttention(config)
+        self.content_attention = LRSACrossAttention(config, match_bias)
         self.gate = nn.Parameter(torch.zeros(1)) if config.fusion_gate else None
         self.dropout = nn.Dropout(config.fusion_dropout)
 
@@ -104,6 +130,7 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         rationale: torch.Tensor,
         content_mask: torch.Tensor,
         rationale_mask: torch.Tensor,
+        matches: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """
         Args:
@@ -111,6 +138,7 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
             rationale: R (batch, rationale tokens, hidden).
             content_mask: (batch, tokens), true at tokens that are there.
             rationale_mask: (batch, rationale tokens), likewise.
+            matches: (batch, tokens, rationale tokens), true where both are the same token.
 
         Returns:
             X' (batch, tokens, hidden) and R' (batch, rationale tokens, hidden); where the attention implementation
@@ -124,11 +152,14 @@ class LRSADualCrossAttention(GradientCheckpointingLayer):
         rationale_weights = None
         if self.rationale_attention is not None:
             update, rationale_weights = self.rationale_attention(
-                self.rationale_norm(rationale), content, content_mask | ~has_content
+                self.rationale_norm(rationale),
+                content,
+                content_mask | ~has_content,
+                None if matches is None else matches.transpose(1, 2),
             )
             rationale = rationale + self.dropout(update)
         update, content_weights = self.content_attention(
-            self.content_norm(content), rationale, rationale_mask | ~has_rationale
+            self.content_norm(content), rationale, rationale_mask | ~has_rationale, matches
         )
         update = self.dropout(update)
         fused = content + (update if self.gate is None else self.gate * update)
@@ -145,6 +176,8 @@ class FusionInputs(ModelOutput):
         num_image_tokens: width of the image block, 0 without image side.
         image_rationale, text_rationale: (batch, rationale tokens, depths, hidden).
         image_rationale_mask, text_rationale_mask: (batch, rationale tokens).
+        image_rationale_matches, text_rationale_matches: (batch, text, rationale tokens), true where both are the same
+            token, or `None`.
         attentions: takes the attention weights of each layer in turn, or `None`.
         memory: takes what the last layer makes of the rationales: R' and mask of each stream, or `None`.
     """
@@ -155,6 +188,8 @@ class FusionInputs(ModelOutput):
     image_rationale_mask: torch.Tensor | None = None
     text_rationale: torch.Tensor | None = None
     text_rationale_mask: torch.Tensor | None = None
+    image_rationale_matches: torch.Tensor | None = None
+    text_rationale_matches: torch.Tensor | None = None
     attentions: list[torch.Tensor] | None = None
     memory: list[torch.Tensor] | None = None
 
@@ -170,7 +205,7 @@ class LRSAFusionLayer(nn.Module):
         super().__init__()
         self.text_reads_both = config.image_rationale_reader == "text"
         self.image = LRSADualCrossAttention(config) if config.has_images else None
-        self.text = LRSADualCrossAttention(config)
+        self.text = LRSADualCrossAttention(config, config.fusion_match_bias)
 
     def forward(self, hidden_states: torch.Tensor, inputs: FusionInputs, index: int) -> torch.Tensor:
         """
@@ -192,12 +227,15 @@ class LRSAFusionLayer(nn.Module):
             read_mask = torch.cat([text_rationale_mask, image_rationale_mask], dim=1)
         else:
             read, read_mask = text_rationale, text_rationale_mask
+        matches = inputs.text_rationale_matches
+        if matches is not None and self.text_reads_both:
+            matches = torch.cat([matches, inputs.image_rationale_matches], dim=2)
         memory, weights = [], []
         if self.image is not None:
             image, seen, *weights = self.image(image, image_rationale, image_mask, image_rationale_mask)
             if not self.text_reads_both:
                 memory += [seen, image_rationale_mask]
-        text, seen, *text_weights = self.text(text, read, text_mask, read_mask)
+        text, seen, *text_weights = self.text(text, read, text_mask, read_mask, matches)
         memory += [seen, read_mask]
         if inputs.memory is not None:
             inputs.memory[:] = memory

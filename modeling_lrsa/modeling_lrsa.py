@@ -19,6 +19,7 @@ from .explanation_lrsa import explain
 from .generation_lrsa import LRSAGenerationMixin
 from .pointer_lrsa import LRSAPointerHead
 from .pretrained_lrsa import LRSAPreTrainedModel
+from .tagging_lrsa import LRSATagger
 
 
 @dataclass
@@ -26,7 +27,10 @@ class LRSAOutput(ModelOutput):
     """
     Args:
         loss (`torch.FloatTensor`, *optional*, with `labels`):
-            Cross-entropy over targets: the mean, or the sum over `num_items_in_batch`.
+            Cross-entropy over targets: the mean, or the sum over `num_items_in_batch`. In training `tagging_loss` is
+            added.
+        tagging_loss (`torch.FloatTensor`, *optional*, in training with `labels` and `tagging_weight`):
+            Weighted cross-entropy over tags of the text's columns, summed, over as many items as `loss`.
         logits (`torch.FloatTensor` of shape `(batch, target length, pointer_offset + text)`, of `LRSAForMABSA`):
             Scores of the targets.
         last_hidden_state (`torch.FloatTensor` of shape `(batch, target length, hidden)`, of `LRSAModel`):
@@ -40,6 +44,7 @@ class LRSAOutput(ModelOutput):
     """
 
     loss: torch.FloatTensor | None = None
+    tagging_loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     past_key_values: Cache | None = None
@@ -203,6 +208,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         super().__init__(config)
         self.model = LRSAModel(config, text_model, vision_model, rationale_model)
         self.pointer_head = LRSAPointerHead(config)
+        self.tagger = LRSATagger(config) if config.tagging_weight else None
         self.set_generation_defaults()
         self.post_init()
 
@@ -394,14 +400,19 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             self._source_keys(encoder_outputs),
             encoder_outputs.pointer_mask,
         )
-        loss = None
+        loss = tagging_loss = None
         if labels is not None:
-            reduction = "mean" if num_items_in_batch is None else "sum"
-            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction=reduction)
-            if num_items_in_batch is not None:
-                loss = loss / num_items_in_batch
+            number = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+            loss = (
+                nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum") / number
+            )
+            if self.tagger is not None and self.training:
+                mask = encoder_outputs.pointer_mask
+                tagging_loss = self.tagger(encoder_outputs.text_states, labels, mask, word_ids)
+                tagging_loss = self.config.tagging_weight * tagging_loss / number
+                loss = loss + tagging_loss
         parts = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return LRSAOutput(loss=loss, logits=logits, **parts)
+        return LRSAOutput(loss=loss, tagging_loss=tagging_loss, logits=logits, **parts)
 
     def _source_keys(self, encoder_outputs: LRSAEncoderOutput) -> torch.Tensor:
         if encoder_outputs.source_keys is not None:

@@ -101,3 +101,5 @@ class LRSAPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, LRSADualCrossAttention) and module.gate is not None:
             init.zeros_(module.gate)
+        if isinstance(module, LRSACrossAttention) and module.match_bias is not None:
+            init.constant_(module.match_bias, float(self.config.fusion_match_bias))

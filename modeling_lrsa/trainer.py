@@ -47,7 +47,9 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
         3e-4, "Peak learning rate of what is not pre-trained: decoder, pointer head."
     )
     fusion_learning_rate: float = option(1e-4, "Peak learning rate of the fusion layers.")
-    gate_learning_rate: float = option(1e-2, "Peak learning rate of the fusion's gates, which start at zero.")
+    gate_learning_rate: float = option(
+        1e-2, "Peak learning rate of the fusion's gates, which start at zero, and match biases."
+    )
     drop_inputs: float = option(
         0.0, "Share of pictures, image rationales and text rationales that training leaves out at random."
     )
@@ -135,17 +137,17 @@ class LRSATrainer(Seq2SeqTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if args.n_gpu > 1:
             raise ValueError("A teacher and label_smoothing_factor need one process a GPU: use `accelerate launch`.")
-        outputs, labels = model(**inputs), inputs["labels"]
+        outputs, labels = model(**inputs, num_items_in_batch=num_items_in_batch), inputs["labels"]
         weight = getattr(args, "distillation_weight", 0.0)
         targets = soft_targets(outputs.logits, labels, args.label_smoothing_factor, teacher, weight)
         loss = nn.functional.cross_entropy(
             outputs.logits.float().flatten(0, 1), targets.flatten(0, 1), reduction="sum"
         )
-        if num_items_in_batch is None:
-            loss = loss / (labels != -100).sum()
-        else:
-            shared = self.accelerator.num_processes if args.average_tokens_across_devices else 1
-            loss = loss * shared / num_items_in_batch
+        loss = loss / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+        if outputs.tagging_loss is not None:
+            loss = loss + outputs.tagging_loss
+        if num_items_in_batch is not None and args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *args, **kwargs):
@@ -251,7 +253,8 @@ def with_stand_ins(inputs: Mapping[str, torch.Tensor], accelerator: Accelerator)
     sizes = accelerator.gather(sizes.unsqueeze(0).to(accelerator.device)).amax(0).tolist()
     like = inputs["input_ids"]
     for name, mask, size in zip(ENCODED, ENCODED.values(), sizes):
-        if name not in inputs and any(size):
+        known = name in inputs or name.replace("input_ids", "states") in inputs
+        if not known and any(size):
             shape = (len(like), *filter(None, size))
             pixels = name == "pixel_values"
             inputs[name] = like.new_zeros(shape, dtype=torch.float32 if pixels else like.dtype)
@@ -267,7 +270,7 @@ def part_of(name: str, config: LRSAConfig) -> str:
     if ".lora_" in name:
         return "lora"
     if ".fusion." in name:
-        return "gate" if name.endswith(".gate") else "fusion"
+        return "gate" if name.endswith((".gate", ".match_bias")) else "fusion"
     pretrained = [".encoder.text_model.", ".encoder.vision_model.", ".encoder.rationale_model."]
     if config.text_config.is_encoder_decoder:
         pretrained.append("model.decoder.")

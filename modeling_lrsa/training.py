@@ -52,12 +52,18 @@ class ModelArguments:
     )
     fusion_gate: bool | None = field(default=None, metadata={"help": "What fusion adds goes through a gate."})
     rationale_encoder: str | None = field(default=None, metadata={"help": "frozen, shared or embeddings."})
+    fusion_match_bias: float | None = field(
+        default=None, metadata={"help": "First bias of fusion towards the same token; such as 3."}
+    )
     rationale_memory: bool | None = field(default=None, metadata={"help": "The decoder attends to rationales too."})
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
     decoder_pointer_input: str | None = field(default=None, metadata={"help": "states or embeddings."})
     aspect_attention: bool | None = field(default=None, metadata={"help": "AoM's aspect-aware attention."})
     num_graph_layers: int | None = field(default=None, metadata={"help": "Layers of AoM's graph convolution."})
+    tagging_weight: float | None = field(
+        default=None, metadata={"help": "Weight of a second loss, on tags of the text's words; such as 0.3."}
+    )
     max_rationale_length: int | None = field(
         default=None, metadata={"help": "Tokens kept of a rationale (default: the model's, 128 for a new one)."}
     )
@@ -74,7 +80,7 @@ class ModelArguments:
 
     def config_fields(self) -> dict:
         names = ("freeze_vision", *CHANGEABLE_IN_BASELINES, "decoder_layers", "decoder_pointer_input")
-        names += ("aspect_attention", "num_graph_layers")
+        names += ("aspect_attention", "num_graph_layers", "tagging_weight")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def processor_fields(self) -> dict:
@@ -147,6 +153,7 @@ CHANGEABLE_IN_BASELINES = (
     "fusion_position",
     "fusion_directions",
     "fusion_gate",
+    "fusion_match_bias",
     "rationale_encoder",
     "rationale_memory",
     "image_rationale_reader",

@@ -67,6 +67,7 @@ AS_INPUT = {"fusion_position": "input", "rationale_encoder": "embeddings"}
         (AS_INPUT | {"num_fusion_layers": 2}, "num_fusion_layers=2 must be 1"),
         (AS_INPUT | {"fusion_directions": "content"}, "fusion_directions='content' must be 'both'"),
         (AS_INPUT | {"fusion_gate": False}, "fusion_gate=False must be True"),
+        (AS_INPUT | {"fusion_match_bias": 3.0}, "fusion_match_bias=3.0 must be None"),
         (AS_INPUT | {"image_rationale_reader": "queries"}, "image_rationale_reader='queries' must be 'text'"),
         ({"decoder_config": BartConfig(d_model=16)}, "d_model to 32"),
         ({"target_token_ids": [2, 3, 4]}, "3 ids, one for each of 5 targets"),
@@ -421,6 +422,22 @@ def memory_is_read(tiny, name):
     changes_logits(False, True, **AS_INPUT)(tiny, name)
 
 
+def match_bias_draws(tiny, name):
+    for model, start in zip(models(tiny, name, None, 2.5, **FUSED), (None, 2.5)):
+        biases = [p for key, p in model.named_parameters() if key.endswith(".match_bias")]
+        assert len(biases) == (0 if start is None else 4)  # of both directions of two layers
+    fresh = LRSAForMABSA(tiny.config(fusion_match_bias=2.5, **FUSED)).state_dict()
+    assert {value.unique().item() for key, value in fresh.items() if key.endswith(".match_bias")} == {2.5}
+
+
+def tagging_adds_a_loss(tiny, name):
+    none, some = models(tiny, name, 0, 0.5)
+    inputs = tiny.batch([tiny.post(some, 0)], labels=True)
+    assert none.tagger is None and none.train()(**inputs).tagging_loss is None
+    assert some.eval()(**inputs).tagging_loss is None
+    assert some.train()(**inputs).tagging_loss > 0
+
+
 FUSED = {"num_fusion_layers": 2}
 OPTIONS = {
     "text_config": text_config_counts,
@@ -434,6 +451,7 @@ OPTIONS = {
     "fusion_gate": changes_logits(True, False, **FUSED),
     "fusion_dropout": changes_training_logits(**FUSED),
     "rationale_encoder": rationale_encoders_differ,
+    "fusion_match_bias": match_bias_draws,
     "rationale_memory": memory_is_read,
     "image_rationale_reader": changes_logits("text", "queries", image="regions", **FUSED),
     "num_rationale_queries": query_count,
@@ -445,6 +463,7 @@ OPTIONS = {
     "end_points_to": end_points_to_a_piece,
     "pointer_dropout": changes_training_logits(),
     "pointer_mlp_dropout": changes_training_logits(),
+    "tagging_weight": tagging_adds_a_loss,
     "initializer_range": initializer_range_scales,
     "use_cache": use_cache_returns_one,
     "bos_token_id": bos_starts_training,

@@ -17,16 +17,16 @@ from modeling_lrsa.fusion_lrsa import (
 )
 
 
-def dual(tiny, implementation="sdpa", seed=0, **fields):
+def dual(tiny, implementation="sdpa", seed=0, match_bias=None, **fields):
     config = tiny.config(attn_implementation=implementation, **fields)
     torch.manual_seed(seed)
-    block = LRSADualCrossAttention(config).eval()
+    block = LRSADualCrossAttention(config, match_bias).eval()
     for parameter in block.parameters():
         parameter.data.normal_(std=0.3)
     return block
 
 
-def reference_attention(attention, query, keys, mask, heads=2):
+def reference_attention(attention, query, keys, mask, matches=None, heads=2):
     """Multi-head attention of `query` over `keys`, one head and one row after the other."""
     q, k, v = attention.q_proj(query), attention.k_proj(keys), attention.v_proj(keys)
     size, rows = q.shape[-1] // heads, []
@@ -34,31 +34,40 @@ def reference_attention(attention, query, keys, mask, heads=2):
         parts = []
         for head in range(heads):
             part = slice(head * size, (head + 1) * size)
-            weights = (q[row, :, part] @ k[row, mask[row], part].T / size**0.5).softmax(-1)
+            scores = q[row, :, part] @ k[row, mask[row], part].T / size**0.5
+            if matches is not None:
+                scores = scores + attention.match_bias[head] * matches[row][:, mask[row]]
+            weights = scores.softmax(-1)
             parts.append(weights @ v[row, mask[row], part])
         rows.append(torch.cat(parts, -1))
     return attention.out_proj(torch.stack(rows))
 
 
-def reference(block, x, r, x_mask, r_mask, directions="both", gate=True):
+def reference(block, x, r, x_mask, r_mask, directions="both", gate=True, matches=None):
     """The two formulas of the docstring of `LRSADualCrossAttention`; a row with nothing to read keeps its X."""
     result = x.clone()
     for row in range(len(x)):
         if x_mask[row].any() and r_mask[row].any():
             one, seen = slice(row, row + 1), r[row : row + 1]
+            same = None if matches is None else matches[one]
             if directions == "both":
                 seen = seen + reference_attention(
-                    block.rationale_attention, block.rationale_norm(r[one]), x[one], x_mask[one]
+                    block.rationale_attention,
+                    block.rationale_norm(r[one]),
+                    x[one],
+                    x_mask[one],
+                    None if same is None else same.mT,
                 )
-            update = reference_attention(block.content_attention, block.content_norm(x[one]), seen, r_mask[one])
+            update = reference_attention(block.content_attention, block.content_norm(x[one]), seen, r_mask[one], same)
             result[one] = x[one] + (block.gate * update if gate else update)
     return result
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(1, 6), rationale=st.integers(1, 7), data=st.data())
+@pytest.mark.parametrize("bias", [None, 2.0])
 @pytest.mark.parametrize("directions, gate", [("both", True), ("content", True), ("both", False)])
-def test_formulas(tiny, directions, gate, seed, tokens, rationale, data):
+def test_formulas(tiny, directions, gate, bias, seed, tokens, rationale, data):
     masks = [
         torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=3, max_size=3)))
         for n in (tokens, rationale)
@@ -66,10 +75,11 @@ def test_formulas(tiny, directions, gate, seed, tokens, rationale, data):
     torch.manual_seed(seed)
     x, r = torch.randn(3, tokens, tiny.HIDDEN), torch.randn(3, rationale, tiny.HIDDEN)
     for implementation in ("sdpa", "eager"):
-        block = dual(tiny, implementation, seed, fusion_directions=directions, fusion_gate=gate)
+        block = dual(tiny, implementation, seed, bias, fusion_directions=directions, fusion_gate=gate)
+        matches = None if bias is None else torch.rand(3, tokens, rationale) < 0.3
         with torch.no_grad():
-            fused, seen, *_ = block(x, r, *masks)
-            want = reference(block, x, r, *masks, directions, gate)
+            fused, seen, *_ = block(x, r, *masks, matches)
+            want = reference(block, x, r, *masks, directions, gate, matches)
             torch.testing.assert_close(fused, want, atol=1e-5, rtol=1e-5)
         assert torch.equal(seen, r) is (directions == "content")
         missing = ~(masks[0].any(-1) & masks[1].any(-1))
@@ -104,6 +114,41 @@ def test_what_is_left_out_has_no_weights(tiny):
     )
     assert {name.partition(".")[0] for name in whole - one_way} == {"rationale_norm", "rationale_attention"}
     assert whole - ungated == {"gate"} and one_way < whole
+
+
+def test_match_bias_draws_a_token_to_its_other_mention(tiny):
+    """It starts at the value of the configuration, in the text stream alone, and reads what is the same token."""
+    model = tiny.model(image="regions", num_fusion_layers=1, fusion_match_bias=50.0, attn_implementation="eager")
+    biases = {name: p for name, p in model.named_parameters() if name.endswith("match_bias")}
+    assert len(biases) == 2 and all(".text." in name for name in biases)
+    for bias in biases.values():
+        nn.init.constant_(bias, 50.0)  # the tiny models draw all their weights
+    inputs = {
+        "input_ids": torch.tensor([[2, 20, 21, 22, 3]]),
+        "text_rationale_input_ids": torch.tensor([[2, 22, 30, 3]]),
+        "image_rationale_input_ids": torch.tensor([[2, 31, 20, 21, 3]]),
+    }
+    with torch.no_grad():
+        *_, weights = model(**inputs, output_fusion_attentions=True).fusion_attentions
+    # The text stream reads [text rationale ; image rationale].
+    assert weights[0].argmax(-1).tolist() == [[w if w else 0 for w in (0, 6, 7, 1, 3)]] * 2 or (
+        weights[0, :, [1, 2, 3], [6, 7, 1]].min() > 0.99
+    )
+
+
+def test_match_bias_without_tokens_is_none(tiny):
+    model = tiny.model(num_fusion_layers=1, fusion_match_bias=5.0)
+    ids = torch.tensor([[2, 20, 21, 3]])
+    rationale = {"text_rationale_input_ids": torch.tensor([[2, 20, 3]])}
+    embeds = model.get_input_embeddings()(ids)
+    encoder = model.get_encoder()
+    states = encoder.get_rationale_states(rationale["text_rationale_input_ids"], torch.ones(1, 3))
+    with torch.no_grad():
+        named = encoder(input_ids=ids, **rationale).last_hidden_state
+        unnamed = encoder(inputs_embeds=embeds, **rationale).last_hidden_state
+        cached = encoder(input_ids=ids, text_rationale_states=states).last_hidden_state
+        both = encoder(input_ids=ids, text_rationale_states=states, **rationale).last_hidden_state
+    assert torch.equal(unnamed, cached) and torch.equal(named, both) and not torch.allclose(named, unnamed, atol=1e-3)
 
 
 def test_gates_start_at_zero(tiny):
