@@ -47,7 +47,8 @@ def write_rationales(args: argparse.Namespace) -> int:
     if posts.is_file() and (not is_file_name(out) or out.is_dir()):
         raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl.")
     split_files(posts)  # says if there are none
-    writable_folder(out.parent if is_file_name(out) else out)
+    if not args.dry_run:
+        writable_folder(out.parent if is_file_name(out) else out)
     place = Path(args.store or f"{out.with_suffix('') if is_file_name(out) else out}.answers.sqlite")
     progress = show_progress()
     prompts = {KINDS[name]: prompt_of(KINDS[name], getattr(args, f"{name}_prompt")) for name in args.kinds}

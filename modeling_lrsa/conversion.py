@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -72,7 +73,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickles that are refused anyway
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror}).") from error
     except SafetensorError as error:
@@ -185,6 +188,9 @@ def convert_config(
     sizes: dict[str, int] = {}
     for side, prefix in (("encoder", "encoder."), ("decoder", "decoder.decoder.")):
         layers = {int(m[1]) for name in state if (m := re.match(re.escape(prefix) + r"layers\.(\d+)\.", name))}
+        told = settings.get(f"{side}_layers", len(layers))
+        if told != len(layers):
+            raise CheckpointError(f"its {side} has {len(layers)} layers, {told} by the config.json beside it.")
         heads = num_heads or settings.get(f"{side}_attention_heads")
         if heads is None and width % 64 == 0:
             heads = width // 64

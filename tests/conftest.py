@@ -20,6 +20,11 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+def pytest_configure():
+    # A shell starts what it runs behind its back with Ctrl-C ignored, and everything below it inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def gguf_folder() -> Path:
     try:

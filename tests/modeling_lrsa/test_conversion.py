@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,15 @@ def test_who_tells_the_heads(tmp_path):
         heads(3, width=8)
 
 
+@pytest.mark.parametrize("side, layers", [("encoder", (1, 2)), ("decoder", (2, 1))])
+def test_layers_that_are_missing_as_a_whole(side, layers, tmp_path):
+    """Tensors alone can't tell; what is beside the checkpoint does."""
+    path = save(maker.checkpoint("vlp-mabsa", layers=layers), tmp_path / "a.pt")
+    convert(path, "vlp-mabsa", 2)
+    (tmp_path / "config.json").write_text('{"encoder_layers": 2, "decoder_layers": 2}')
+    assert refusal(path).endswith(f"its {side} has 1 layers, 2 by the config.json beside it.")
+
+
 def test_dropouts_are_those_of_bart_base(tmp_path):
     """The projects took their layers from it, and what is written into their config.json had no effect."""
     path = save(maker.checkpoint("vlp-mabsa"), tmp_path / "a.pt")
@@ -218,11 +228,12 @@ def dangerous(kind, path, ran):
     "kind",
     ["in a state dict", "old format", "pickle 0", "pickle 2", "pickle 4", "module saved whole", "whole, protocol 4"],
 )
-@pytest.mark.filterwarnings("ignore")
 def test_no_code_in_a_file_is_run(kind, tmp_path):
     ran = tmp_path / "ran"
     dangerous(kind, tmp_path / "a.pt", ran)
-    message = refusal(tmp_path / "a.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the refusal is all that is said
+        message = refusal(tmp_path / "a.pt")
     assert "state_dict()" in message and "would run code" in message
     assert not ran.exists()
     if "pickle" in kind:

@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from ...words_lrsa import split_words
 from .rates import interval
-from .signs import has_polarity_word, named_polarities, states_label
+from .signs import has_polarity_stem, named_polarities, states_label
 
 
 FOLDS = 5
@@ -37,7 +37,7 @@ class Posts:
     def __post_init__(self):
         single = [next(iter(gold)) if len(gold) == 1 else "" for gold in self.polarities]
         rationales = [_words(rationale) for rationale in self.rationales]
-        masked = [[word for word in words if not has_polarity_word(word)] for words in rationales]
+        masked = [[word for word in words if not has_polarity_stem(word)] for words in rationales]
         bags = dict(zip(INPUTS, ([_words(text) for text in self.texts], rationales, masked)))
         object.__setattr__(self, "inputs", {name: np.fromiter(words, object) for name, words in bags.items()})
         object.__setattr__(self, "labels", np.array(single, dtype=object))

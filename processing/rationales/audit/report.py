@@ -13,7 +13,7 @@ from .signs import (
     Examples,
     entity_list,
     guess_language,
-    has_polarity_word,
+    has_polarity_stem,
     is_refusal,
     is_unfinished,
     named_polarities,
@@ -82,7 +82,7 @@ def _audit_kind(kind: str, splits: Mapping[str, pd.DataFrame], examples: Example
 
     tests: list[dict[str, Any]] = []
     has_gold = any(split["rates"]["gold_polarity"]["of"] for split in figures.values())
-    for sign in ("gold_polarity" if has_gold else "polarity_label", "label_statement", "gold_aspects"):
+    for sign in ("gold_polarity" if has_gold else "polarity_word", "label_statement", "gold_aspects"):
         counts = {split: tuple(figures[split]["rates"][sign][n] for n in ("count", "of")) for split in splits}
         for split, p in jumps(counts).items():
             tests.append({"kind": kind, "test": "jump", "sign": sign, "split": split, "p": p})
@@ -138,8 +138,8 @@ def _signs(posts: pd.DataFrame, kind: str, examples: Examples, repeated: set[str
                 "aspects": len(aspects),
                 "aspects_named": sum(hits),
                 "list": bool(listed),
-                "polarity_label": bool(named),
-                "polarity_word": has_polarity_word(rationale),
+                "polarity_word": bool(named),
+                "polarity_stem": has_polarity_stem(rationale),
                 "gold_polarity": len(named) == 1 and named <= post["polarities"],
                 "label_statement": states_label(rationale),
                 "gold_aspects": all(hits),

@@ -65,7 +65,7 @@ def named_polarities(rationale: str) -> frozenset[str]:
     return frozenset(word.lower() for word in _NAMED.findall(rationale))
 
 
-def has_polarity_word(rationale: str) -> bool:
+def has_polarity_stem(rationale: str) -> bool:
     """Whether a polarity is named by its label or by a word derived from it, such as "positivity" or "negatively"."""
     return _DERIVED.search(rationale) is not None
 

@@ -10,8 +10,8 @@ LEAK, LOOK, UNCHECKED, FINE = "leak suspected", "look", "not checked", "fine"
 
 # What is counted per rationale and compared over the splits, in words that follow "N % of the rationales".
 SIGNS = {
-    "polarity_label": "name a polarity by its label",
     "polarity_word": "hold a polarity word",
+    "polarity_stem": "hold a polarity word or one derived from it",
     "gold_polarity": "name a gold polarity of their post and no other",
     "label_statement": "state a label outright",
     "gold_aspects": "name all gold aspects of their post",
@@ -78,7 +78,7 @@ def _agreement(figures: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -
         yield UNCHECKED, "whether rationales know the gold polarities: no post with a rationale has any."
         return
     if not any(told["rationales"] for told in figures["agreement"].values()):
-        yield FINE, "no sign that they know gold polarities: none names one by its label."
+        yield FINE, "no sign that they know gold polarities: none holds a polarity word."
         return
     tested = {test["test"]: test for test in tests if test["test"] in ("stated", "agreement")}
     if not tested:

@@ -20,7 +20,7 @@ from processing.rationales.audit.signs import (
     Examples,
     entity_list,
     guess_language,
-    has_polarity_word,
+    has_polarity_stem,
     is_refusal,
     is_unfinished,
     named_polarities,
@@ -110,7 +110,7 @@ def test_cuts(rationale, expected):
 )
 def test_polarities(rationale, named, derived, stated):
     assert named_polarities(rationale) == named
-    assert has_polarity_word(rationale) == derived
+    assert has_polarity_stem(rationale) == derived
     assert states_label(rationale) == stated
 
 
@@ -244,8 +244,8 @@ def test_figures_of_a_small_folder(small):
     assert (train["aspects"]["count"], train["aspects"]["of"]) == (1, 1) and test["aspects"]["rate"] == 0
     rates = {sign: (rate["count"], rate["of"]) for sign, rate in train["rates"].items()}
     assert rates == {
-        "polarity_label": (1, 4),
         "polarity_word": (1, 4),
+        "polarity_stem": (1, 4),
         "gold_polarity": (1, 1),
         "label_statement": (1, 4),
         "gold_aspects": (1, 1),
@@ -338,7 +338,7 @@ def test_sample_posts_raise_no_alarm():
         for split, count in (("train", 300), ("validation", 60), ("test", 50)):
             figures = report["kinds"][kind]["splits"][split]
             assert (figures["rationales"], figures["duplicated"], figures["truncated"]) == (count, 0, 0)
-            assert figures["rates"]["polarity_word"]["count"] == 0 and set(figures["languages"]) == {"English"}
+            assert figures["rates"]["polarity_stem"]["count"] == 0 and set(figures["languages"]) == {"English"}
     assert report["kinds"]["text_rationale"]["splits"]["test"]["rates"]["gold_aspects"]["rate"] == 1
 
 
@@ -381,9 +381,9 @@ def test_twitter_as_published(twitter_report):
         assert texts_[split]["coverage"] == images[split]["coverage"] == 1
         assert images[split]["words"]["mean"] == pytest.approx(words, abs=1)
         assert 63 <= texts_[split]["words"]["mean"] < 66
-    labels = sum(split["rates"]["polarity_label"]["count"] for split in texts_.values())
-    assert labels == {"twitter2015": 27, "twitter2017": 27}[name]  # 54 in both
-    assert sum(split["rates"]["polarity_word"]["count"] for split in texts_.values()) == labels + 2
+    words = sum(split["rates"]["polarity_word"]["count"] for split in texts_.values())
+    assert words == {"twitter2015": 27, "twitter2017": 27}[name]  # 54 in both
+    assert sum(split["rates"]["polarity_stem"]["count"] for split in texts_.values()) == words + 2
 
 
 def test_twitter_raises_no_alarm(twitter_report):
