@@ -39,7 +39,7 @@ def test_claim_suite_is_the_claim():
     assert cell.arguments["aspect_attention"] is True and cell.arguments["num_graph_layers"] == 2
     assert cell.arguments["num_fusion_layers"] == 3 and cell.arguments["shuffle_rationales"] == 1
     off, lrsa = (suite.cells(f"twitter2015-vlp-{arm}/seed1")[0].arguments for arm in ("off", "lrsa"))
-    assert off | {"num_fusion_layers": 3} == lrsa  # both arms have the same schedule
+    assert off | {"num_fusion_layers": 3, "fusion_match_bias": 3.0} == lrsa  # both arms have the same schedule
 
 
 def test_matrix(suite_file):

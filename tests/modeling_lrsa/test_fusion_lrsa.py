@@ -131,9 +131,7 @@ def test_match_bias_draws_a_token_to_its_other_mention(tiny):
     with torch.no_grad():
         *_, weights = model(**inputs, output_fusion_attentions=True).fusion_attentions
     # The text stream reads [text rationale ; image rationale].
-    assert weights[0].argmax(-1).tolist() == [[w if w else 0 for w in (0, 6, 7, 1, 3)]] * 2 or (
-        weights[0, :, [1, 2, 3], [6, 7, 1]].min() > 0.99
-    )
+    assert weights[0, :, [1, 2, 3], [6, 7, 1]].min() > 0.99
 
 
 def test_match_bias_without_tokens_is_none(tiny):

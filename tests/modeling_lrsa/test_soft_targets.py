@@ -119,6 +119,18 @@ def test_smoothed_loss(tiny, tmp_path):
     assert torch.equal(trainer.compute_loss(model, dict(inputs)), model(**inputs).loss)
 
 
+def test_the_loss_on_tags_stays(tiny, tmp_path):
+    model = without_dropout(tiny.model(num_fusion_layers=0, tagging_weight=0.5)).train()
+    inputs = batch_of(tiny, model)
+    trainer = trainer_of(tiny, model, tmp_path, label_smoothing_factor=0.2)
+    tags = model(**inputs).tagging_loss
+    number = (inputs["labels"] != -100).sum()
+    whole, half = (trainer.compute_loss(model, dict(inputs), num_items_in_batch=n) for n in (None, 2 * number))
+    torch.testing.assert_close(2 * half, whole)
+    model.tagger = None
+    torch.testing.assert_close(whole, trainer.compute_loss(model, dict(inputs)) + tags)
+
+
 def test_teacher_loss_has_the_gradient_of_labels_and_divergence(tiny, tmp_path):
     model = without_dropout(tiny.model(num_fusion_layers=0)).train()
     teacher = tiny.model(num_fusion_layers=1, seed=5)
