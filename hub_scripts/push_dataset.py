@@ -83,7 +83,7 @@ def dataset_publication(
         if count["missing"]
     ]
     said += [f"{split}: left out: {', '.join(left)}" for split, (_, _, left) in written.items() if left]
-    return Publication("dataset", repo, files, ("data/*.parquet",), mark=SUMMARY), said
+    return Publication("dataset", repo, files, ("data/*.parquet",), SUMMARY, "Posts with rationales"), said
 
 
 def read_source(folder: Path) -> tuple[str, str | None]:

@@ -22,7 +22,9 @@ from .dropped_inputs import DroppedInputs, EpochOfDroppedInputs
 from .encoder_lrsa import LRSAEncoderOutput
 from .fusion_lrsa import LRSADualCrossAttention
 from .generation_lrsa import READ_BEFORE
+from .model_card import own_card, render_card
 from .soft_targets import soft_targets
+from .training_record import versions
 
 
 def option(default, help: str):
@@ -183,12 +185,18 @@ class LRSATrainer(Seq2SeqTrainer):
             license: as the Hub writes it, such as `apache-2.0`.
             kwargs: of transformers' form; what they say stands in our card already.
         """
-        from hub_scripts.card import own_card, render_card
-
         folder = Path(self.args.output_dir)
         if self.is_world_process_zero() and own_card(folder) is None:
             repo = self.hub_model_id or folder.absolute().name
-            write_whole(folder / "README.md", render_card(folder, repo, license))
+            record = {"validation": self._scores(), "seed": self.args.seed, "versions": versions()}
+            write_whole(folder / "README.md", render_card(folder, repo, license, record=record))
+
+    def _scores(self) -> dict[str, float]:
+        """Scores of the weights as they are now: the last ones, or after training the best."""
+        found = [entry for entry in self.state.log_history if "eval_jmasa_f1" in entry]
+        if self.args.load_best_model_at_end and not self.is_in_train:
+            found = [entry for entry in found if entry["step"] == self.state.best_global_step]
+        return {name.removeprefix("eval_"): value for name, value in found[-1].items()} if found else {}
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
