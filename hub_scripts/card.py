@@ -36,6 +36,7 @@ def model_card(folder: Path, repo: str, told: Told = Told(), base: str | None = 
         repo,
         **asdict(told),
         base=base,
+        endpoint=not base,
         record=found.test | record,
         examples=() if base or told.adapter else example_outputs(folder),
         benchmark=found.tables,

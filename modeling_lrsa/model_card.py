@@ -55,6 +55,7 @@ def render_card(
     space: str | None = None,
     tags: Sequence[str] = (),
     adapter: str | None = None,
+    endpoint: bool = False,
     record: Mapping[str, Any] | None = None,
     examples: Sequence[Mapping[str, Any]] = (),
     benchmark: str | None = None,
@@ -70,6 +71,7 @@ def render_card(
         space: id of a Space that tries it.
         tags: besides those of all these models.
         adapter: id of the adapter of which it is the base, untrained.
+        endpoint: whether `handler.py` goes with it.
         record: what is known of its training, in place of the `results.json` of the folder.
         examples: `{"text": post, "aspects": its predictions}`.
         benchmark: tables over seeds, as Markdown.
@@ -100,9 +102,11 @@ def render_card(
         written=WRITTEN,
         repo=repo,
         base=base,
+        loadable=bool(base) or not (folder / "adapter_config.json").is_file(),
         datasets=datasets,
         space=space,
         adapter=adapter,
+        endpoint=endpoint,
         license=license,
         posts=EXAMPLE_POSTS,
         parts=parts(config, record),
@@ -189,7 +193,8 @@ def parts(config: LRSAConfig | None, record: Mapping[str, Any]) -> dict[str, Any
         ("Polarities", ", ".join(config.id2label.values())),
     ]
     if config.reads_linguistics:
-        rows.append(("Besides", f"aspect-aware attention, {config.num_graph_layers} layers of graph convolution"))
+        graph = f"graph convolution (layers: {config.num_graph_layers})"
+        rows.append(("Besides", f"aspect-aware attention and {graph}, which read `linguistics` of a post"))
     if count := record.get("parameters"):
         rows.append(("Parameters", f"{count['total']:,}, of which {count['trainable']:,} were trained"))
     return {"fusion_layers": layers, "sees_pictures": vision is not None, "rows": rows}

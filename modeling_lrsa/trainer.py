@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from torch import nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -192,18 +193,23 @@ class LRSATrainer(Seq2SeqTrainer):
             write_whole(folder / "README.md", render_card(folder, repo, license, record=record))
 
     def _scores(self) -> dict[str, float]:
-        """Scores of the weights as they are now: the last ones, or after training the best."""
+        """Scores of the weights as they are now: the last ones, or after training the best.
+
+        MASC is not among them: it asks for the polarity of given spans, and here those that were found count.
+        """
         found = [entry for entry in self.state.log_history if "eval_jmasa_f1" in entry]
         if self.args.load_best_model_at_end and not self.is_in_train:
             found = [entry for entry in found if entry["step"] == self.state.best_global_step]
-        return {name.removeprefix("eval_"): value for name, value in found[-1].items()} if found else {}
+        last = found[-1] if found else {}
+        return {name.removeprefix("eval_"): value for name, value in last.items() if "masc" not in name}
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
             if self.args.hub_always_push:
                 self._finish_current_push()  # which still reads the files that are written now
             # transformers copies weights and configuration, and this after the card, which reads the latter.
-            names = [CONFIG_NAME, *(path.name for path in Path(checkpoint_folder).glob("*_lrsa.py"))]
+            code = [path.name for path in Path(checkpoint_folder).glob("*_lrsa.py")]
+            names = [CONFIG_NAME, ADAPTER_CONFIG_NAME, *code]
             for name in filter(lambda name: (Path(checkpoint_folder) / name).is_file(), names):
                 shutil.copy(Path(checkpoint_folder) / name, self.args.output_dir)
             self.create_model_card()

@@ -66,7 +66,9 @@ def test_one_commit_holds_everything(lrsa, hub, run_folder, repo):
     assert {path: content for path, content in files.items() if path not in left} == {
         path: content for path, content in local.items() if path not in left
     }
-    assert "license: apache-2.0" in files["README.md"].decode()
+    assert (
+        "license: apache-2.0" in files["README.md"].decode() and "`handler.py` serves" in files["README.md"].decode()
+    )
 
 
 def test_no_folder_of_this_machine_is_told(lrsa, hub, run_folder, text_folder, repo):
