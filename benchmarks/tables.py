@@ -2,22 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from processing import PostError
 from processing.writing import write_whole
 
-from .result_file import DamagedResult, read_result
+from .errors import ERROR_TABLES, read_errors
+from .rows import Row, counts_of, read_rows
 from .significance import approximate_randomization, holm, mean_and_deviation
 from .suite import Suite, read_suite
 
 
 SUITES = Path(__file__).parent / "suites"
-DOCUMENTS = ("README.md", "docs/benchmark.md")
+DOCUMENTS = ("README.md", "docs/benchmark.md", "docs/errors.md")
 MARKED = re.compile(r"(<!-- benchmark (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 CAVEATS = (
@@ -28,34 +27,8 @@ CAVEATS = (
     "image rationales differ between the sets.{pictures}*"
 )
 NO_PICTURES = " There are no pictures: all runs read text alone, or text with rationales."
+WITH_CAVEATS = ("scores", "comparisons", "summary", "errors")
 TWITTER = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """The runs of one data set, baseline and arm, by seed."""
-
-    dataset: str
-    baseline: str
-    arm: str
-    runs: dict[int, dict[str, Any]]
-
-
-def read_rows(suite: Suite, results: Path) -> list[Row]:
-    """Returns the rows of a suite that have a result, in its order.
-
-    Raises:
-        PostError: a result file is damaged.
-    """
-    rows: dict[tuple[str, str, str], Row] = {}
-    for cell in sorted(suite.cells(), key=lambda cell: cell.seed):
-        row = rows.setdefault((cell.dataset, cell.baseline, cell.arm), Row(cell.dataset, cell.baseline, cell.arm, {}))
-        try:
-            if (result := read_result(results / f"{cell.place}.json")) is not None:
-                row.runs[cell.seed] = result
-        except DamagedResult as error:
-            raise PostError(f"{error}; run its suite again.") from error
-    return [row for row in rows.values() if row.runs]
 
 
 def scores_table(suite: Suite, rows: list[Row]) -> str:
@@ -112,12 +85,6 @@ def compare(suite: Suite, rows: list[Row]) -> list[tuple[Row, Row, list[int], fl
             counts = [sum(counts_of(row.runs[seed]) for seed in seeds) for row in (first, second)]
             found.append((first, second, seeds, *approximate_randomization(*counts)))
     return found
-
-
-def counts_of(run: dict[str, Any], part: str = "test") -> np.ndarray:
-    """Returns the (posts, 3) counts of right, predicted and gold aspects of one run."""
-    packed = run["predictions"][part]
-    return np.array([packed["jmasa"], [len(row) for row in packed["aspects"]], packed["gold"]]).T
 
 
 def cost_table(suite: Suite, rows: list[Row]) -> str:
@@ -188,15 +155,18 @@ def render(text: str, where: str, suites: Path, results: Path) -> str:
 
     def fill(match: re.Match) -> str:
         opening, name, table, closing = match.groups()
-        if table not in TABLES:
-            raise PostError(f"{where}: there is no table {table!r}; known are {', '.join(TABLES)}.")
+        if table not in TABLES | ERROR_TABLES:
+            raise PostError(f"{where}: there is no table {table!r}; known are {', '.join(TABLES | ERROR_TABLES)}.")
         suite = read_suite(suites / f"{name}.yaml")
         rows = read_rows(suite, results)
         if not rows:
             return f"{opening}\nNo run of this suite has a result yet.\n\n{closing}"
-        said = caveats(row.dataset for row in rows) if table != "cost" else None
-        told = TABLES[table](suite, rows) + (f"\n{said}\n" if said else "")
-        return f"{opening}\n{told}\n{closing}"
+        said = caveats(row.dataset for row in rows) if table in WITH_CAVEATS else None
+        if table in ERROR_TABLES:
+            made = _table(*ERROR_TABLES[table](read_errors(results, suite)))
+        else:
+            made = TABLES[table](suite, rows)
+        return f"{opening}\n{made}" + (f"\n{said}\n" if said else "") + f"\n{closing}"
 
     return MARKED.sub(fill, text)
 

@@ -3,9 +3,13 @@
 import argparse
 from pathlib import Path
 
+from benchmarks.errors import count_errors, write_errors
+from benchmarks.figures import write_figures
+from benchmarks.rows import read_rows
 from benchmarks.runner import Places, run_cells, state_of
 from benchmarks.suite import read_suite
 from benchmarks.tables import write_tables
+from processing import PostError
 
 from .terminal import positive, show_progress
 
@@ -26,6 +30,9 @@ def benchmark(argv: list[str]) -> int:
         "--results", type=Path, default=Places.results, help="folder of the results (default: %(default)s)"
     )
     parser.add_argument("--keep-models", action="store_true", help=f"keep the models, in {Places.runs}")
+    parser.add_argument(
+        "--errors", action="store_true", help="count the errors of the models, draw the figures of docs, and end"
+    )
     parser.add_argument("--tables", action="store_true", help="make the tables of README.md and docs anew, and end")
     args = parser.parse_args(argv)
     if (args.suite is None) != args.tables:
@@ -44,6 +51,13 @@ def benchmark(argv: list[str]) -> int:
             print(f"{cell.name}/seed{cell.seed}: {told}")
         return 0
     suite.check_data(places.data_root, cells)
+    if args.errors:
+        if not (rows := read_rows(suite, places.results)):
+            raise PostError(f"{places.results / suite.name}: holds no result yet; run the suite.")
+        errors = count_errors(suite, rows, places.data_root)
+        written = [write_errors(places.results, suite, errors), *write_figures(Path("docs"), suite.name, rows, errors)]
+        print("\n".join(map(str, written)))
+        return 0
     left = run_cells(suite, cells, places, args.processes, args.keep_models, show_progress())
     print(f"Results: {places.results / suite.name}; {len(cells) - len(left)} of {len(cells)} runs have theirs.")
     return 1 if left else 0

@@ -65,8 +65,8 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
 
     Returns:
         A data set for `DataCollatorForMABSA`, with `labels` where every aspect of every post has its polarity; `text`,
-        `offsets` and `is_words` of each post come along for `post_process_mabsa`, its rationales for explanations. Kept
-        in an Arrow file, whose name follows from the posts' content and the processor.
+        `offsets` and `is_words` of each post come along for `post_process_mabsa`, its rationales for explanations.
+        Kept in an Arrow file, whose name follows from the posts' content and the processor.
     """
 
     gold = list(posts["aspects"])

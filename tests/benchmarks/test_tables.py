@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.significance import approximate_randomization
 from benchmarks.suite import read_suite
-from benchmarks.tables import TABLES, counts_of, read_rows, render, write_tables
+from benchmarks.tables import DOCUMENTS, TABLES, counts_of, read_rows, render, write_tables
 from hub_scripts.cli import main
 from processing import PostError
 
@@ -119,10 +119,10 @@ def test_command_writes_the_documents(results, suite_file, tmp_path, monkeypatch
     assert main(["benchmark", "--tables", "--results", str(results)]) == 2
     assert capsys.readouterr().err.startswith("lrsa benchmark: README.md: no such file")
     (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/benchmark.md"):
+    for name in DOCUMENTS:
         (tmp_path / name).write_text("<!-- benchmark claim summary -->\nold\n<!-- end -->\n")
     assert main(["benchmark", "--tables", "--results", str(results)]) == 0
-    assert capsys.readouterr().out == "Made anew: README.md, docs/benchmark.md\n"
+    assert capsys.readouterr().out == f"Made anew: {', '.join(DOCUMENTS)}\n"
     assert "No run of this suite has a result yet." in (tmp_path / "README.md").read_text()
     assert main(["benchmark", "--tables", "--results", str(results)]) == 0
     assert capsys.readouterr().out == "All tables are as the results say.\n"

@@ -1,0 +1,174 @@
+"""Draws the figures of a suite: of its results, and of what `count_errors` found in them."""
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from processing import PostError
+from processing.writing import whole_path
+
+from .rows import Row
+from .significance import micro_f1
+
+
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+POLARITIES = ("positive", "neutral", "negative")
+LENGTHS = ("1 word", "2 words", "3 words or more")
+
+
+def draw(rows: list[Row], errors: Mapping[str, Any]) -> dict[str, bytes]:
+    """Draws one panel for each data set and baseline.
+
+    Args:
+        rows: the results of a suite.
+        errors: what `count_errors` returns for them.
+
+    Returns:
+        PNG files by name: `curves`, `slices`, `confusion`, `gates` (where there are any) and `calibration`.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PostError("Figures need Matplotlib: pip install lrsa[audit]") from error
+    places: dict[str, list[Row]] = {}
+    for row in rows:
+        places.setdefault(f"{row.dataset}, {row.baseline}", []).append(row)
+    arms = list(dict.fromkeys(row.arm for row in rows))
+    colours = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(arms)}
+    gated = {place: there for place, found in places.items() if (there := [row for row in found if has_gates(row)])}
+
+    def panels(shown: Mapping[str, list[Row]], draw_panel: Callable, width: float, height: float, **shared) -> bytes:
+        columns = min(2, len(shown))
+        lines = -(-len(shown) // columns)
+        figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False, **shared)
+        for ax in axes.flat[len(shown) :]:
+            ax.set_axis_off()
+        for ax, (place, found) in zip(axes.flat, shown.items()):
+            ax.set_title(place, loc="left", fontweight="bold", fontsize=10)
+            ax.spines[["top", "right"]].set_visible(False)
+            draw_panel(ax, found, errors["rows"], colours)
+        handles = {text: handle for ax in axes.flat for handle, text in zip(*ax.get_legend_handles_labels())}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+        return png(figure)
+
+    pictures = {
+        "curves": panels(places, draw_curves, 5, 3.2, sharey=True),
+        "slices": panels(places, draw_slices, 6, 3.2, sharey=True),
+        "confusion": draw_confusion(Figure, places, arms, errors["rows"]),
+        "calibration": panels(places, draw_calibration, 4.2, 3.8, sharey=True),
+    }
+    if gated:
+        pictures["gates"] = panels(gated, draw_gates, 5, 3.2, sharey=True)
+    return pictures
+
+
+def png(figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def counts_of_row(errors: Mapping[str, Any], row: Row) -> Mapping[str, Any]:
+    return errors[f"{row.dataset}-{row.baseline}-{row.arm}"]
+
+
+def has_gates(row: Row) -> bool:
+    return any(run["gates"] for run in row.runs.values())
+
+
+def draw_curves(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    """Validation JMASA F1 by epoch: mean over seeds, and a band from the lowest to the highest."""
+    for row in rows:
+        curves = [{entry["epoch"]: entry["jmasa_f1"] for entry in run["curve"]} for run in row.runs.values()]
+        epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+        values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+        ax.plot(epochs, values.mean(0), color=colours[row.arm], label=row.arm, marker=".")
+        ax.fill_between(epochs, values.min(0), values.max(0), color=colours[row.arm], alpha=0.15, linewidth=0)
+    ax.set(xlabel="epoch", ylabel="validation JMASA F1")
+
+
+def draw_slices(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    """Test JMASA F1 by polarity and by length of the span."""
+    names = [*POLARITIES, *LENGTHS]
+    width = 0.8 / len(rows)
+    for index, row in enumerate(rows):
+        slices = counts_of_row(errors, row)["slices"]
+        scores = [float(micro_f1(np.array(slices.get(name, [0, 0, 0])))) for name in names]
+        places = np.arange(len(names)) + (index - (len(rows) - 1) / 2) * width
+        ax.bar(places, scores, width, color=colours[row.arm], label=row.arm)
+    ax.axvline(len(POLARITIES) - 0.5, color="grey", linewidth=0.8)
+    ax.set_xticks(range(len(names)), [name.replace(" or more", "+") for name in names], fontsize=8)
+    ax.set(ylabel="test JMASA F1", ylim=(0, 100))
+
+
+def draw_calibration(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    """How many aspects of each tenth of `score` are right, against their mean score."""
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    for row in rows:
+        bins = np.array(counts_of_row(errors, row)["bins"])
+        there = bins[bins[:, 0] > 0]
+        ax.plot(
+            there[:, 1] / there[:, 0], there[:, 2] / there[:, 0], color=colours[row.arm], marker=".", label=row.arm
+        )
+    ece = "\n".join(
+        f"ECE {row.arm}: {100 * calibration_error(counts_of_row(errors, row)['bins']):.1f}" for row in rows
+    )
+    ax.text(0.03, 0.97, ece, transform=ax.transAxes, va="top", fontsize=8)
+    ax.set(xlabel="mean score", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+
+
+def calibration_error(bins: list[list[float]]) -> float:
+    """Returns the expected calibration error (Naeini et al., AAAI 2015) over equal bins of `score`, in [0, 1]."""
+    total = sum(number for number, *_ in bins)
+    return sum(abs(scores - right) for _, scores, right in bins) / total if total else 0.0
+
+
+def draw_gates(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    """Mean absolute gate of each layer and stream, a point a seed."""
+    for row in rows:
+        for run in row.runs.values():
+            names = list(run["gates"])
+            ax.plot(range(len(names)), list(run["gates"].values()), ".-", color=colours[row.arm], alpha=0.6)
+        ax.plot([], [], ".-", color=colours[row.arm], label=row.arm)
+        parts = [name.split(".") for name in names]
+        labels = [f"{part[-1]}\n{next(p for p in part if p.isdigit())}" for part in parts]
+        ax.set_xticks(range(len(names)), labels, fontsize=8)
+    ax.set(xlabel="stream and fusion layer", ylabel="|gate|", ylim=(0, None))
+
+
+def draw_confusion(figure_class, places: Mapping[str, list[Row]], arms: list[str], errors: Mapping[str, Any]) -> bytes:
+    """Gold polarity against the one found on the exact span, in percent of the gold ones; `-`: no such span."""
+    figure = figure_class(figsize=(2.6 * len(arms) + 1, 2.3 * len(places)), layout="constrained")
+    axes = figure.subplots(len(places), len(arms), squeeze=False)
+    columns = [*POLARITIES, "-"]
+    for line, (place, rows) in zip(axes, places.items()):
+        by_arm = {row.arm: row for row in rows}
+        for ax, arm in zip(line, arms):
+            if arm not in by_arm:
+                ax.set_axis_off()
+                continue
+            found = counts_of_row(errors, by_arm[arm])["confusion"]
+            counts = np.array([[found.get(gold, {}).get(name, 0) for name in columns] for gold in POLARITIES], float)
+            shares = 100 * counts / np.maximum(1, counts.sum(1, keepdims=True))
+            ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+            for (i, j), share in np.ndenumerate(shares):
+                ax.text(j, i, f"{share:.0f}", ha="center", va="center", color="white" if share > 55 else "black")
+            ax.set_title(f"{place}: {arm}", fontsize=8)
+            ax.set_xticks(range(len(columns)), [name[:3] for name in columns], fontsize=8)
+            ax.set_yticks(range(len(POLARITIES)), [name[:3] for name in POLARITIES], fontsize=8)
+    return png(figure)
+
+
+def write_figures(folder: Path, prefix: str, rows: list[Row], errors: Mapping[str, Any]) -> list[Path]:
+    """Writes the figures to `PREFIX_NAME.png` in a folder. Returns their paths."""
+    paths = []
+    for name, picture in draw(rows, errors).items():
+        path = folder / f"{prefix}_{name}.png"
+        with whole_path(path) as fresh:
+            fresh.write_bytes(picture)
+        paths.append(path)
+    return paths
