@@ -4,7 +4,6 @@ python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --
 """
 
 import argparse
-import platform
 import resource
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import DataArguments, ModelArguments, load_model, load_split, train
+from modeling_lrsa.training_record import device, versions
 from processing import LRSAProcessor, PostError
 from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
@@ -36,7 +35,6 @@ from .result_file import VERSION, DamagedResult, pack_predictions, plain, read_r
 from .suite import Cell, Suite, read_suite
 
 
-PACKAGES = ("lrsa", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "spacy")
 CODE = ("modeling_lrsa", "processing", "benchmarks/*.py")
 OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher")
 RUNNING = 3  # exit code: another run is at it
@@ -167,7 +165,7 @@ def remove_leftovers(path: Path, run: Path) -> None:
 
 def keep_only_model(run: Path) -> None:
     for entry in run.iterdir():
-        if entry.name != "model":
+        if entry.name not in ("model", "results.json"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
@@ -243,16 +241,6 @@ def configuration(arguments: Arguments) -> dict[str, Any]:
     return {name: v for name, v in values.items() if name not in OF_THE_MACHINE and v not in (None, "None", "", [])}
 
 
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def commit() -> str | None:
     """Returns the commit of the code, with a + where the code that runs differs from it; `None` outside of git."""
     git = ["git", "-C", str(Path(__file__).parents[1])]
@@ -262,16 +250,6 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip() + "+" * (changed.returncode == 1)
-
-
-def device(training: LRSATrainingArguments) -> dict[str, Any]:
-    if training.device.type == "cuda":
-        return {"name": torch.cuda.get_device_name(training.device), "threads": torch.get_num_threads()}
-    name = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    return {"name": name, "threads": torch.get_num_threads()}
 
 
 def peak_memory() -> dict[str, int]:

@@ -24,9 +24,10 @@ CAVEATS = (
     "situation more than of sentiment: these figures are not comparable with the LRSA paper's. No leak of labels was "
     "found in them, which does not prove that there is none. 219 tweets of the two sets were examples in the prompt "
     "that text rationales were made with. Twitter-2017 repeats a few tweets across its splits. Kind and length of the "
-    "image rationales differ between the sets. There are no pictures: all runs read text alone, or text with "
-    "rationales.*"
+    "image rationales differ between the sets.{pictures}*"
 )
+NO_PICTURES = " There are no pictures: all runs read text alone, or text with rationales."
+WITH_CAVEATS = ("scores", "comparisons", "summary", "errors")
 TWITTER = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
 
 
@@ -48,8 +49,12 @@ def scores_table(suite: Suite, rows: list[Row]) -> str:
     return _table([*columns, "MASC macro F1"], lines)
 
 
-def comparisons_table(suite: Suite, rows: list[Row]) -> str:
-    """Differences of test JMASA F1 between arms, pooled over the seeds that both have, with a paired test."""
+def comparisons_table(suite: Suite, rows: list[Row], place: tuple[str, str] | None = None) -> str:
+    """Differences of test JMASA F1 between arms, pooled over the seeds that both have, with a paired test.
+
+    Args:
+        place: data set and baseline, where those of all others are left out; p-values are corrected for all.
+    """
     found = compare(suite, rows)
     corrected = holm([p for *_, p in found])
     lines = [
@@ -63,6 +68,7 @@ def comparisons_table(suite: Suite, rows: list[Row]) -> str:
             f"{q:.4f}",
         ]
         for (a, b, seeds, difference, p), q in zip(found, corrected)
+        if place in (None, (a.dataset, a.baseline))
     ]
     return _table(["data set", "baseline", "arms", "seeds", "difference of test JMASA F1", "p", "p (Holm)"], lines)
 
@@ -132,6 +138,12 @@ TABLES: dict[str, Callable[[Suite, list[Row]], str]] = {
 }
 
 
+def caveats(datasets: Iterable[str], pictures: bool = False) -> str | None:
+    """Returns what is to be said wherever figures of these data sets stand, and whether `pictures` were there."""
+    sets = [TWITTER[dataset] for dataset in dict.fromkeys(datasets) if dataset in TWITTER]
+    return CAVEATS.format(sets=" and ".join(sets), pictures="" if pictures else NO_PICTURES) if sets else None
+
+
 def render(text: str, where: str, suites: Path, results: Path) -> str:
     """Returns a document with what stands between its markers made anew.
 
@@ -149,14 +161,12 @@ def render(text: str, where: str, suites: Path, results: Path) -> str:
         rows = read_rows(suite, results)
         if not rows:
             return f"{opening}\nNo run of this suite has a result yet.\n\n{closing}"
-        sets = [TWITTER[dataset] for dataset in dict.fromkeys(row.dataset for row in rows) if dataset in TWITTER]
-        with_caveats = sets and table in ("scores", "comparisons", "summary", "errors")
-        caveats = f"\n{CAVEATS.format(sets=' and '.join(sets))}\n" if with_caveats else ""
+        said = caveats(row.dataset for row in rows) if table in WITH_CAVEATS else None
         if table in ERROR_TABLES:
             made = _table(*ERROR_TABLES[table](read_errors(results, suite)))
         else:
             made = TABLES[table](suite, rows)
-        return f"{opening}\n{made}{caveats}\n{closing}"
+        return f"{opening}\n{made}" + (f"\n{said}\n" if said else "") + f"\n{closing}"
 
     return MARKED.sub(fill, text)
 

@@ -1,45 +1,51 @@
-"""The card of a model: the `README.md` of its repository. Imports no torch."""
+"""The card of a model as it is published: what its folder tells, examples, and what a benchmark found."""
 
-import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-
-from .publishing import is_repo_id
-
-
-# By this line a card that was written is told from one by hand, which is never written over.
-WRITTEN = "<!-- Written by lrsa, which writes it anew unless you remove this line. -->"
+from benchmarks.model_tables import benchmark_of
+from modeling_lrsa.model_card import EXAMPLE_POSTS, read_record, render_card
+from modeling_lrsa.training import load_model
+from processing import MABSAPipeline
 
 
-def own_card(folder: Path) -> Path | None:
-    """Returns the card in a folder, unless `render_card` wrote it."""
-    path = folder / "README.md"
-    return path if path.is_file() and WRITTEN not in path.read_text(encoding="utf-8") else None
-
-
-def render_card(folder: str | Path, repo: str, license: str | None = None, base: str | None = None) -> str:
-    """Returns the card of a model or adapter folder.
-
-    Args:
-        repo: id of the repository that it is published to.
-        license: its licence, as the Hub writes it, such as `apache-2.0`.
-        base: id of the model that an adapter is published for.
+@dataclass(frozen=True)
+class Told:
+    """What whoever publishes a model tells of it: its licence, the id of the data set that it was trained on, that of
+    a Space that tries it, tags, and the id of the adapter whose untrained base it is.
     """
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="token-classification",
-        license=license,
-        base_model=base or base_models(Path(folder)) or None,
-        tags=["lrsa", "aspect-based-sentiment-analysis", "multimodal"],
+
+    license: str | None = None
+    datasets: str | None = None
+    space: str | None = None
+    tags: tuple[str, ...] = ()
+    adapter: str | None = None
+
+
+def model_card(folder: Path, repo: str, told: Told = Told(), base: str | None = None) -> str:
+    """Returns the card of a model folder, or of the folder of an adapter to `base`.
+
+    Raises:
+        PostError: the model can't be loaded, or a file of results is damaged.
+    """
+    record = read_record(folder)
+    found = benchmark_of(record)
+    return render_card(
+        folder,
+        repo,
+        **asdict(told),
+        base=base,
+        endpoint=not base,
+        record=found.test | record,
+        examples=() if base or told.adapter else example_outputs(folder),
+        benchmark=found.tables,
+        caveats=found.caveats,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {repo.rpartition('/')[2]}\n\n{WRITTEN}\n"))
 
 
-def base_models(folder: Path) -> list[str]:
-    """Ids of what a model was trained from; folders and embedded parts have none."""
-    if not (folder / "config.json").is_file():
-        return []
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names = [(config.get(part) or {}).get("_name_or_path") for part in ("text_config", "vision_config")]
-    return [name for name in names if name and is_repo_id(name) and not name.startswith("embedded/")]
+def example_outputs(folder: Path) -> list[dict[str, Any]]:
+    """Returns what a model finds in the example posts, text alone."""
+    model, processor = load_model(str(folder))
+    pipe = MABSAPipeline(model=model, processor=processor, device="cpu")
+    return [{"text": text, "aspects": pipe(text)} for text in EXAMPLE_POSTS]

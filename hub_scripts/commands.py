@@ -20,7 +20,7 @@ from processing.linguistics import add_linguistics, load_annotator
 from processing.posts import check_post, one_post
 from processing.writing import writable_folder, write_whole
 
-from .publishing import Target, publish
+from .publishing import Target, full_id, publish
 from .push import report
 from .push_model import find_folder, model_publication
 from .terminal import dump_lines, positive, print_scores, read_recipe, show_progress
@@ -64,9 +64,9 @@ def train(argv: list[str]) -> None:
 def push_trained(args: LRSATrainingArguments) -> None:
     """Publishes what `lrsa push` would, over what was pushed during training."""
     folder = find_folder(args.output_dir)
-    repo = args.hub_model_id or Path(args.output_dir).absolute().name
+    repo = full_id(args.hub_model_id or Path(args.output_dir).absolute().name, args.hub_token)
     target = Target(private=bool(args.hub_private_repo), revision=args.hub_revision, token=args.hub_token)
-    report([publish(model_publication(folder, repo), target, "LRSA model")])
+    report(publish((model_publication(folder, repo), target)))
 
 
 def evaluate(argv: list[str]) -> None:

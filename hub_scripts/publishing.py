@@ -9,7 +9,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetInfo,
+    HfApi,
+    ModelInfo,
+    RepoUrl,
+    SpaceInfo,
+    get_token,
+)
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -22,6 +31,7 @@ from huggingface_hub.utils import validate_repo_id
 from processing import PostError
 
 
+RepoInfo = ModelInfo | DatasetInfo | SpaceInfo
 BLANK = (".gitattributes", "README.md", "LICENSE*")  # what a repository made on the website holds
 
 
@@ -35,6 +45,7 @@ class Publication:
         files: path in the repository, and the file or its content.
         owned: patterns of files that go from the repository where they are no longer among `files`.
         mark: pattern of a file by which a repository that is there already is known as one of this kind.
+        message: of the commit.
     """
 
     kind: str
@@ -42,6 +53,7 @@ class Publication:
     files: dict[str, Path | bytes]
     owned: tuple[str, ...]
     mark: str
+    message: str
 
     def listing(self) -> list[str]:
         """Files and their sizes, a line each, the sum below."""
@@ -72,18 +84,21 @@ class Published:
     changed: bool
 
 
-def publish(publication: Publication, target: Target, message: str) -> Published:
-    """Uploads what is new and then makes one commit, so that nobody ever sees half of it.
-
-    `upload_folder` is not used: where Xet is installed it commits large folders piece by piece.
+def publish(*goes: tuple[Publication, Target]) -> list[Published]:
+    """Publishes one repository after the other, once all of them are found to be such as may be written to.
 
     Raises:
         PostError: no token, no access, a name that is taken, a file above the limit, no network.
     """
+    places = [find_place(publication, target) for publication, target in goes]
+    return [make_commit(publication, target, *place) for (publication, target), place in zip(goes, places)]
+
+
+def find_place(publication: Publication, target: Target) -> tuple[RepoUrl, RepoInfo]:
+    """Returns a repository, made where it is missing, and what stands there on the branch that is asked for."""
     kind, api = publication.kind, HfApi(token=target.token)
     with hub_errors(publication):
-        if target.token is None and get_token() is None:
-            raise PostError("no token: run `hf auth login`, or set HF_TOKEN to one with the role write.")
+        check_token(target.token)
         sdk = {"space_sdk": "gradio"} if kind == "space" else {}
         url = api.create_repo(publication.repo, repo_type=kind, private=target.private or None, exist_ok=True, **sdk)
         repo = url.repo_id
@@ -95,15 +110,25 @@ def publish(publication: Publication, target: Target, message: str) -> Published
             )
         if target.revision is not None:
             there = at_branch(api, repo, kind, target.revision)
+    return url, there
+
+
+def make_commit(publication: Publication, target: Target, url: RepoUrl, there: RepoInfo) -> Published:
+    """Uploads what is new and then makes one commit, so that nobody ever sees half of it.
+
+    `upload_folder` is not used: where Xet is installed it commits large folders piece by piece.
+    """
+    repo = url.repo_id
+    with hub_errors(publication):
         gone = stale(publication, [file.rfilename for file in there.siblings])
-        made = api.create_commit(
+        made = HfApi(token=target.token).create_commit(
             repo,
             [
                 *(CommitOperationDelete(path) for path in gone),
                 *(CommitOperationAdd(path, file) for path, file in sorted(publication.files.items())),
             ],
-            commit_message=message,
-            repo_type=kind,
+            commit_message=publication.message,
+            repo_type=publication.kind,
             revision=target.revision,
             create_pr=target.create_pr,
             parent_commit=there.sha,
@@ -136,6 +161,20 @@ def at_branch(api: HfApi, repo: str, kind: str, revision: str):
     except RevisionNotFoundError:
         api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
         return api.repo_info(repo, repo_type=kind, revision=revision)
+
+
+def full_id(repo: str, token: str | None = None) -> str:
+    """Returns an id with its namespace, which is the user's where there is none."""
+    if "/" in repo:
+        return repo
+    with hub_errors(Publication("model", repo, {}, (), "", "")):
+        check_token(token)
+        return f"{HfApi(token=token).whoami()['name']}/{repo}"
+
+
+def check_token(token: str | None) -> None:
+    if token is None and get_token() is None:
+        raise PostError("no token: run `hf auth login`, or set HF_TOKEN to one with the role write.")
 
 
 def is_repo_id(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""`lrsa push`: publishes models, data sets and the metric to the Hub."""
+"""`lrsa push`: publishes models, Spaces that try them, data sets and the metric to the Hub."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from huggingface_hub.utils import logging
 
 from processing import PostError
 
-from .publishing import Publication, Published, Target, publish
+from .publishing import Publication, Published, Target, full_id, publish
 from .terminal import show_progress
 
 
@@ -25,7 +25,7 @@ def push(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="lrsa push",
-        usage="lrsa push FOLDER REPO [--onnx FOLDER] [--base REPO] [options]\n"
+        usage="lrsa push FOLDER REPO [--space REPO] [--onnx FOLDER] [--base REPO] [options]\n"
         "       lrsa push --dataset FOLDER REPO [--images FOLDER] [--redistribute] [options]\n"
         "       lrsa push --metric REPO [options]",
         description="Publishes to the Hub in one commit, and says where it stands; what is there already is not "
@@ -48,6 +48,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
     model = parser.add_argument_group("a model")
     model.add_argument("--onnx", metavar="FOLDER", help="publish these ONNX files, too")
+    model.add_argument("--space", metavar="REPO", help="publish a Gradio Space that tries it, too")
+    model.add_argument("--trained-on", metavar="REPO", help="data set on the Hub that it was trained on, for the card")
+    model.add_argument("--tag", action="append", default=[], help="for the card, to be found by; may be repeated")
     model.add_argument("--base", metavar="REPO", help="of an adapter: repository for its base, if it has none")
 
     dataset = parser.add_argument_group("a data set")
@@ -58,30 +61,37 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.folder is None) != args.metric:
         parser.error("--metric takes REPO alone" if args.metric else "give FOLDER and REPO")
-    for flag, belongs in (("onnx", not (args.dataset or args.metric)), ("base", not (args.dataset or args.metric))):
-        if getattr(args, flag) is not None and not belongs:
-            parser.error(f"--{flag} is for models")
+    for flag in ("onnx", "space", "trained_on", "tag", "base"):
+        if getattr(args, flag) and (args.dataset or args.metric):
+            parser.error(f"--{flag.replace('_', '-')} is for models")
     if not args.dataset and (args.images is not None or args.redistribute):
         parser.error("--images and --redistribute are for data sets")
     return args
 
 
 def push_model(args: argparse.Namespace) -> int:
+    from .card import Told
     from .push_model import base_name, find_folder, has_public_base, model_publication, push_adapter
+    from .space_folder import space_publication
 
     folder = find_folder(args.folder)
     is_adapter = (folder / "adapter_config.json").is_file()
-    if is_adapter and args.onnx:
-        raise PostError(f"{folder}: is an adapter; publish ONNX files with the merged model.")
+    for flag in ("onnx", "space"):
+        if is_adapter and getattr(args, flag):
+            raise PostError(f"{folder}: is an adapter; --{flag} goes with the merged model.")
     if not is_adapter and args.base:
         raise PostError(f"{folder}: is no adapter; leave out --base.")
-    message = f"LRSA {'adapter' if is_adapter else 'model'}"
+    repo, space = (name and (name if args.dry_run else full_id(name)) for name in (args.repo, args.space))
+    told = Told(args.license, args.trained_on, space, tuple(args.tag))
     if is_adapter and not has_public_base(folder, args.base) and args.dry_run:
         print(f"The base goes to {args.base}, unless it is there.")
     if is_adapter and not args.dry_run:
-        return report(push_adapter(folder, args.repo, args.base, target(args), message, args.license))
+        return report(push_adapter(folder, repo, args.base, target(args), told))
     base = (args.base or base_name(folder)) if is_adapter else None
-    return finish(model_publication(folder, args.repo, args.license, args.onnx, base), args, message)
+    publications = [model_publication(folder, repo, told, args.onnx, base)]
+    if space is not None:
+        publications.append(space_publication(space, repo))
+    return finish(publications, args)
 
 
 def push_dataset(args: argparse.Namespace) -> int:
@@ -89,30 +99,33 @@ def push_dataset(args: argparse.Namespace) -> int:
 
     from .push_dataset import dataset_publication
 
+    repo = args.repo if args.dry_run else full_id(args.repo)
     with TemporaryDirectory() as work:
         publication, said = dataset_publication(
-            Path(args.folder), args.repo, Path(work), args.images, args.license, args.redistribute
+            Path(args.folder), repo, Path(work), args.images, args.license, args.redistribute
         )
         print("\n".join(said))
-        return finish(publication, args, "Posts with rationales")
+        return finish([publication], args)
 
 
 def push_metric(args: argparse.Namespace) -> int:
     from .push_metric import metric_publication
 
-    return finish(metric_publication(args.repo, args.license or "apache-2.0"), args, "Metric")
+    repo = args.repo if args.dry_run else full_id(args.repo)
+    return finish([metric_publication(repo, args.license or "apache-2.0")], args)
 
 
 def target(args: argparse.Namespace) -> Target:
     return Target(args.private, args.revision, args.create_pr)
 
 
-def finish(publication: Publication, args: argparse.Namespace, message: str) -> int:
-    if args.dry_run:
+def finish(publications: list[Publication], args: argparse.Namespace) -> int:
+    if not args.dry_run:
+        return report(publish(*((publication, target(args)) for publication in publications)))
+    for publication in publications:
         print(f"{publication.kind} {publication.repo}:")
         print("\n".join(publication.listing()))
-        return 0
-    return report([publish(publication, target(args), message)])
+    return 0
 
 
 def report(published: list[Published]) -> int:

@@ -15,8 +15,10 @@ from huggingface_hub import RepoCard
 from processing import PostError
 from processing.images_lrsa import open_image
 from processing.posts import FEATURES, iterate_posts, read_json_lines, split_files
+from processing.rationales.post_questions import RATIONALES
+from processing.rationales.provenance import PROVENANCE, provenance_of, summarize
 
-from .dataset_card import PROVENANCE, RATIONALES, dataset_card, provenance_of, summarize
+from .dataset_card import dataset_card
 from .publishing import Publication
 
 
@@ -81,7 +83,7 @@ def dataset_publication(
         if count["missing"]
     ]
     said += [f"{split}: left out: {', '.join(left)}" for split, (_, _, left) in written.items() if left]
-    return Publication("dataset", repo, files, ("data/*.parquet",), mark=SUMMARY), said
+    return Publication("dataset", repo, files, ("data/*.parquet",), SUMMARY, "Posts with rationales"), said
 
 
 def read_source(folder: Path) -> tuple[str, str | None]:

@@ -27,7 +27,7 @@ def metric_publication(repo: str, license: str) -> Publication:
         "requirements.txt": "".join(f"{line}\n" for line in requirements()).encode(),
         "README.md": metric_card(repo, license).encode(),
     }
-    return Publication("space", repo, files, (), mark="metrics.py")
+    return Publication("space", repo, files, (), "metrics.py", "Metric")
 
 
 def requirements() -> list[str]:

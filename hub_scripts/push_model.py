@@ -10,10 +10,11 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 
+from modeling_lrsa.model_card import own_card, places, read_json
 from processing import PostError
 
-from .card import own_card, render_card
-from .publishing import Publication, Published, Target, file_hash, hub_errors, is_repo_id, publish
+from .card import Told, model_card
+from .publishing import Publication, Published, Target, file_hash, full_id, hub_errors, is_repo_id, publish
 
 
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
@@ -66,15 +67,8 @@ def check(folder: Path) -> None:
             raise PostError(f"{folder / name}: is damaged ({error}); save the model anew.") from error
 
 
-def read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PostError(f"{path}: can't be read as JSON ({error}); save the model anew.") from error
-
-
 def model_publication(
-    folder: Path, repo: str, license: str | None = None, onnx: str | None = None, base: str | None = None
+    folder: Path, repo: str, told: Told = Told(), onnx: str | None = None, base: str | None = None
 ) -> Publication:
     """Collects what is published of a folder that `find_folder` found; `base` is the id of an adapter's base.
 
@@ -87,7 +81,7 @@ def model_publication(
         for path in sorted(folder.iterdir())
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns)
     }
-    for place in (folder.parent, folder) if folder.name in ("model", "adapter") else (folder,):
+    for place in places(folder):
         files |= {path.name: path for path in sorted(place.glob("*results.json"))}
     if is_adapter:
         config = read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base}
@@ -98,10 +92,13 @@ def model_publication(
     if onnx is not None:
         files |= onnx_files(Path(onnx))
     own = own_card(folder)
-    if own is not None and license is not None:
-        raise PostError(f"{own}: is the card; write the licence into it, or remove it to have one written.")
-    files["README.md"] = own or render_card(folder, repo, license, base).encode()
-    return Publication("model", repo, files, OWNED, mark="*_lrsa.py")
+    if own is not None and told != Told(space=told.space):
+        raise PostError(
+            f"{own}: is the card; write licence, tags and data set into it, or remove it to have one written."
+        )
+    files["README.md"] = own or model_card(folder, repo, told, base).encode()
+    message = f"LRSA {'adapter' if is_adapter else 'model'}"
+    return Publication("model", repo, files, OWNED, "*_lrsa.py", message)
 
 
 def without_places(path: Path) -> bytes:
@@ -121,25 +118,23 @@ def onnx_files(folder: Path) -> dict[str, Path]:
     return {f"onnx/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def push_adapter(
-    folder: Path, repo: str, base: str | None, target: Target, message: str, license: str | None
-) -> list[Published]:
+def push_adapter(folder: Path, repo: str, base: str | None, target: Target, told: Told) -> list[Published]:
     """Publishes an adapter that names its base by a repository id.
 
     Where its base lies in a folder here, or was built from pre-trained parts, the base goes to the repository `base`
     first, unless it is there already.
     """
-    published = []
     named = base_name(folder)
-    if not has_public_base(folder, base):
-        with base_folder(folder, named) as place:
-            named = find_base(place, base)
-            if named is None:
-                published.append(
-                    publish(model_publication(place, base, license), Target(private=target.private), f"Base of {repo}")
-                )
-                named = published[0].repo
-    return [*published, publish(model_publication(folder, repo, license, base=named), target, message)]
+    if has_public_base(folder, base):
+        return publish((model_publication(folder, repo, told, base=named), target))
+    base = full_id(base)
+    with base_folder(folder, named) as place:
+        goes = [(model_publication(folder, repo, told, base=base), target)]
+        if not is_there(place, base):
+            of_base = model_publication(place, base, Told(told.license, adapter=None if named else repo))
+            of_base.message = f"Base of {repo}"
+            goes.insert(0, (of_base, Target(private=target.private)))
+        return publish(*goes)
 
 
 def base_name(folder: Path) -> str | None:
@@ -166,24 +161,22 @@ def has_public_base(folder: Path, base: str | None) -> bool:
     return False
 
 
-def find_base(folder: Path, base: str) -> str | None:
-    """Returns the id of `base` where it is on the Hub with the weights of `folder`, `None` where it is not there.
+def is_there(folder: Path, base: str) -> bool:
+    """Whether the repository `base` is on the Hub with the weights of `folder`.
 
     Raises:
         PostError: it has other weights.
     """
     api = HfApi()
-    with hub_errors(Publication("model", base, {}, (), "")):
-        if "/" not in base:
-            base = f"{api.whoami()['name']}/{base}"
+    with hub_errors(Publication("model", base, {}, (), "", "")):
         if not api.repo_exists(base):
-            return None
+            return False
         weights = [file for file in api.model_info(base, files_metadata=True).siblings if file.rfilename == WEIGHTS]
     if not weights:
-        return None
+        return False
     if weights[0].lfs is None or weights[0].lfs.sha256 != file_hash(folder / WEIGHTS):
         raise PostError(f"{base}: holds another model than the base of this adapter; name another repository.")
-    return base
+    return True
 
 
 @contextmanager

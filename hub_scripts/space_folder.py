@@ -5,6 +5,8 @@ from pathlib import Path
 
 from processing import PostError
 
+from .publishing import Publication
+
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -20,6 +22,12 @@ def example_posts() -> list[dict]:
         return []
     posts = {post["id"]: post for post in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
     return [{**posts[name], "image": str(SAMPLE_POSTS / "images" / posts[name]["image"])} for name in EXAMPLES]
+
+
+def space_publication(repo: str, model: str) -> Publication:
+    """Collects the files of a Space that tries `model`."""
+    owned = ("app.py", "requirements.txt", "processing/*", "examples/*")
+    return Publication("space", repo, space_files(model), owned, "processing/pipeline_lrsa.py", f"Try {model}")
 
 
 def space_files(model: str) -> dict[str, bytes]:

@@ -143,3 +143,5 @@ PARTS: dict[str, Callable[[], Path]] = {
     "embedded/minilm-l6": _minilm,
     "embedded/efficientnet-lite0": _efficientnet_lite0,
 }
+# What the Hub calls a part that is the same file there.
+HUB_IDS = {"embedded/minilm-l6": "sentence-transformers/all-MiniLM-L6-v2"}

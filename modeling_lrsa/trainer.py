@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from torch import nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -22,7 +23,9 @@ from .dropped_inputs import DroppedInputs, EpochOfDroppedInputs
 from .encoder_lrsa import LRSAEncoderOutput
 from .fusion_lrsa import LRSADualCrossAttention
 from .generation_lrsa import READ_BEFORE
+from .model_card import own_card, render_card
 from .soft_targets import soft_targets
+from .training_record import versions
 
 
 def option(default, help: str):
@@ -185,19 +188,30 @@ class LRSATrainer(Seq2SeqTrainer):
             license: as the Hub writes it, such as `apache-2.0`.
             kwargs: of transformers' form; what they say stands in our card already.
         """
-        from hub_scripts.card import own_card, render_card
-
         folder = Path(self.args.output_dir)
         if self.is_world_process_zero() and own_card(folder) is None:
             repo = self.hub_model_id or folder.absolute().name
-            write_whole(folder / "README.md", render_card(folder, repo, license))
+            record = {"validation": self._scores(), "seed": self.args.seed, "versions": versions()}
+            write_whole(folder / "README.md", render_card(folder, repo, license, record=record))
+
+    def _scores(self) -> dict[str, float]:
+        """Scores of the weights as they are now: the last ones, or after training the best.
+
+        MASC is not among them: it asks for the polarity of given spans, and here those that were found count.
+        """
+        found = [entry for entry in self.state.log_history if "eval_jmasa_f1" in entry]
+        if self.args.load_best_model_at_end and not self.is_in_train:
+            found = [entry for entry in found if entry["step"] == self.state.best_global_step]
+        last = found[-1] if found else {}
+        return {name.removeprefix("eval_"): value for name, value in last.items() if "masc" not in name}
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
             if self.args.hub_always_push:
                 self._finish_current_push()  # which still reads the files that are written now
             # transformers copies weights and configuration, and this after the card, which reads the latter.
-            names = [CONFIG_NAME, *(path.name for path in Path(checkpoint_folder).glob("*_lrsa.py"))]
+            code = [path.name for path in Path(checkpoint_folder).glob("*_lrsa.py")]
+            names = [CONFIG_NAME, ADAPTER_CONFIG_NAME, *code]
             for name in filter(lambda name: (Path(checkpoint_folder) / name).is_file(), names):
                 shutil.copy(Path(checkpoint_folder) / name, self.args.output_dir)
             self.create_model_card()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .predictor import predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
 from .soft_targets import add_teachers
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
+from .training_record import training_record
 
 
 @dataclass
@@ -209,13 +211,14 @@ def train(
     """Trains, selects on the validation split, and saves the model to `model` in the output folder.
 
     With LoRA that model is the merged one, and the adapter is saved to `adapter`. Writes `results.json` beside it: the
-    scores of the validation split, the development curve, the gates and the number of parameters. On several processes
-    (`accelerate launch`) the main one does all the writing, and the others return what it found.
+    scores of the validation split, the development curve, the gates, the number of parameters, and what the run was
+    made of (`training_record`). On several processes (`accelerate launch`) the main one does all the writing, and the
+    others return what it found.
 
     Returns:
         What `results.json` holds.
     """
-    args = training_arguments
+    args, begun = training_arguments, time.perf_counter()
     if data_arguments.early_stopping_patience is not None and not args.load_best_model_at_end:
         raise PostError("early_stopping_patience needs load_best_model_at_end: true.")
     if args.world_size != (started := int(os.environ.get("WORLD_SIZE", 1))):
@@ -227,6 +230,7 @@ def train(
         )
     writable_folder(Path(args.output_dir))
     posts = {split: load_split(data_arguments, split) for split in ("train", "validation")}
+    record = training_record((model_arguments, data_arguments, args), posts)
     with args.main_process_first(desc="preparing"):  # the others read what it has cached
         model, processor = build_model(model_arguments)
         data = {}
@@ -254,6 +258,7 @@ def train(
         print(f"trainable: {trainable:,} of {total:,} parameters ({100 * trainable / total:.1f} %)", flush=True)
     resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
     trainer.train(resume_from_checkpoint=resume)
+    seconds = None if resume else round(time.perf_counter() - begun, 1)
 
     output = Path(args.output_dir)
     results = [None]
@@ -278,6 +283,8 @@ def train(
             "gates": gates(model),
             "parameters": {"trainable": trainable, "total": total},
             "seed": args.seed,
+            "seconds": seconds,
+            **record,
         }
         with whole_folder(output / "model") as folder:
             model.save_pretrained(folder)

@@ -16,7 +16,7 @@ SHOWN_WORDS = 5
 
 STYLE = """
 .lrsa {font-size: 1rem; line-height: 1.6; color: var(--body-text-color)}
-.lrsa h3 {font-size: 1.05rem; margin: 1.2rem 0 .4rem; color: inherit}
+.lrsa h2, .lrsa h3 {font-size: 1.05rem; margin: 1.2rem 0 .4rem; color: inherit}
 .lrsa .post {font-size: 1.15rem; line-height: 2.1; white-space: pre-wrap; overflow-wrap: anywhere}
 .lrsa mark {color: #14171a; border-radius: .3rem; padding: .15rem .3rem; border-bottom: 3px solid; \
 box-decoration-break: clone; -webkit-box-decoration-break: clone}
@@ -84,7 +84,7 @@ def render_explanations(aspects: list[dict[str, Any]], picture: Image.Image | No
         parts.append(f"<details{' open' if index == 0 else ''}><summary>{head}</summary>{body}</details>")
     if not parts:
         return ""
-    return f'<div class="lrsa"><h3>What each aspect drew on</h3>{"".join(parts)}</div>'
+    return f'<div class="lrsa"><h2>What each aspect drew on</h2>{"".join(parts)}</div>'
 
 
 def _class(aspect: dict[str, Any]) -> str:

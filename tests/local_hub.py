@@ -10,6 +10,7 @@ The client reads its environment at import: it has to be another process. Routes
 
 import base64
 import hashlib
+import importlib.util
 import json
 import re
 import socket
@@ -22,14 +23,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import yaml
 
+spec = importlib.util.spec_from_file_location("card_rules", Path(__file__).with_name("card_rules.py"))
+card_rules = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(card_rules)
 
 WRITER, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
 TOKENS = {WRITER: ("someone", "write"), READER: ("someone", "read"), STRANGER: ("stranger", "write")}
 KINDS = ("models", "datasets", "spaces")
 LARGE = re.compile(r"\.(safetensors|bin|onnx|data|parquet|png|jpe?g|model)$")
-REQUIRED = {"spaces": ("sdk",)}
 
 
 class Refusal(Exception):
@@ -306,16 +308,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _validate_yaml(self) -> None:
         body = self._json()
-        found = re.match(r"\s*---\r?\n(.*?)\r?\n---", body["content"], re.DOTALL)
-        errors = []
-        try:
-            data = yaml.safe_load(found[1]) if found else {}
-        except yaml.YAMLError as error:
-            data, errors = {}, [str(error)]
-        for key in REQUIRED.get(f"{body['repoType']}s", ()):
-            if not errors and key not in data:
-                errors.append(f'"{key}" is required')
-        warnings = [] if found else ["empty or missing yaml metadata in repo card"]
+        errors = list(card_rules.problems(body["content"], body["repoType"]))
+        empty = not errors and card_rules.front_matter(body["content"]) is None
+        warnings = ["empty or missing yaml metadata in repo card"] if empty else []
         messages = {"errors": [{"message": m} for m in errors], "warnings": [{"message": m} for m in warnings]}
         self._send(400 if errors else 200, messages)
 

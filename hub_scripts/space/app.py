@@ -26,6 +26,8 @@ CSS = (
     + """
 .gradio-container {max-width: 72rem !important; margin: 0 auto !important}
 .lrsa h1 {font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem}
+#picture img {object-fit: contain}
+#picture .or {color: inherit}
 """
 )
 INTRODUCTION = """<div class="lrsa"><h1>The aspects of a post, and the feeling towards each</h1>
@@ -137,6 +139,7 @@ def build(pipe: Pipeline, name: str, examples: list[dict[str, Any]], writer: Wri
         image_mode=None,  # or it is decoded before its size is looked at
         sources=["upload", "clipboard"],
         height=260,
+        elem_id="picture",
         render=False,
     )
     url = gr.Textbox(label="or the picture’s address (https://…)", max_lines=1, render=False)
@@ -176,6 +179,11 @@ def show_examples(examples: list[dict[str, Any]], inputs: list) -> None:
 
 def launch(blocks: gr.Blocks, **options) -> Any:
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    dark_enough = {
+        "button_primary_background_fill": "*primary_700",
+        "button_primary_background_fill_hover": "*primary_800",
+    }
+    theme.set(**dark_enough, **{f"{name}_dark": color for name, color in dark_enough.items()})
     return blocks.launch(theme=theme, css=CSS, footer_links=[], max_file_size=MAX_BYTES, ssr_mode=False, **options)
 
 

@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_result(one, data_root, tmp_path):
     former = read_result(path)
     measured = ("seconds", "peak_memory_mb")
     assert {k: v for k, v in again.items() if k not in measured} | {m: former[m] for m in measured} == former
-    assert sorted(os.listdir(tmp_path / "runs" / cell.place)) == ["model"]
+    assert sorted(os.listdir(tmp_path / "runs" / cell.place)) == ["model", "results.json"]
 
 
 def test_a_result_stands_and_a_damaged_one_is_made_anew(one, data_root, tmp_path):

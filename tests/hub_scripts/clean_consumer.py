@@ -5,8 +5,13 @@ Standard input is a JSON object of what to use, the last line of standard output
 
 import importlib.util
 import json
+import re
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+
+from huggingface_hub import RepoCard
 
 
 spec = importlib.util.spec_from_file_location("clean_process", Path(__file__).parents[1] / "clean_process.py")
@@ -54,6 +59,18 @@ def use_adapter(repo: str, posts: list[dict], commit: str) -> dict:
         "pipeline": [pipe(post) for post in posts],
         "masc": [pipe(post, task="masc") for post in posts],
     }
+
+
+def use_card(repo: str, kind: str) -> dict:
+    """Has the Hub look at the card of a repository, and runs its code as it stands there."""
+    card = RepoCard.load(repo, repo_type=kind)
+    card.validate(repo_type=kind)
+    names, printed = {}, []
+    for block in re.findall(r"```python\n(.*?)```", card.text, re.DOTALL):
+        with redirect_stdout(StringIO()) as out:
+            exec(block, names)
+        printed.append(out.getvalue())
+    return {"printed": printed, "data": card.data.to_dict()}
 
 
 def use_dataset(repo: str) -> dict:

@@ -1,4 +1,4 @@
-"""`lrsa demo` in a real browser: Chromium, driven by Playwright."""
+"""A pushed Space, and `lrsa demo`, in a real browser: Chromium, driven by Playwright."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
@@ -62,30 +64,58 @@ def loopback():
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def address(picture_model, loopback, tmp_path_factory):
-    """Where a demo of its own runs, with a large model behind a server to write rationales."""
-    pytest.importorskip("gradio", reason="needs gradio: pip install lrsa[demo]")
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("demo") / "log"
-    environment = {"LRSA_WRITER": "large-model", "LRSA_WRITER_URL": f"{loopback.url}/v1", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | environment | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    program = [sys.executable, "-m", "hub_scripts.cli", "demo", picture_model, "--port", str(port), "--no-browser"]
+        return str(free.getsockname()[1])
+
+
+@contextmanager
+def running(program: list, environment: dict, folder: Path, log: Path) -> Iterator[None]:
+    """A process that serves a page."""
+    environment = environment | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (
         open(log, "wb") as errors,
-        subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as demo,
+        subprocess.Popen(
+            program, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as one,
     ):
         try:
-            for line in demo.stdout:
+            for line in one.stdout:
                 if "Running on" in line:
                     break
             else:
                 pytest.fail(log.read_text())
-            yield f"http://127.0.0.1:{port}"
+            yield
         finally:
-            demo.terminate()
+            one.terminate()
+
+
+@pytest.fixture(scope="module")
+def address(picture_model, running_hub, lrsa, loopback, tmp_path_factory):
+    """Where a Space runs that was pushed with its model, in a process without this package, cache or token, with a
+    large model behind a server to write rationales.
+    """
+    pytest.importorskip("gradio", reason="needs gradio: pip install lrsa[demo]")
+    done = lrsa("push", picture_model, "their-model", "--space", "try-it")
+    assert done.code == 0, done.err
+    place, port = tmp_path_factory.mktemp("space"), free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= running_hub.environment(place / "home", token=None)
+    environment |= {"LRSA_WRITER": "large-model", "LRSA_WRITER_URL": f"{loopback.url}/v1"}
+    environment |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": port}
+    program = [sys.executable, Path(__file__).with_name("space_runner.py"), "someone/try-it", place / "files"]
+    with running(program, environment, place, place / "log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def demo(picture_model, tmp_path):
+    """Where `lrsa demo` runs."""
+    port = free_port()
+    program = [sys.executable, "-m", "hub_scripts.cli", "demo", picture_model, "--port", port, "--no-browser"]
+    with running(program, os.environ | {"HF_HUB_OFFLINE": "1"}, ROOT, tmp_path / "log"):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +186,21 @@ def test_a_post_with_picture_and_rationales(page, picture):
     assert words == ["so", "great", "a", "hall", "!"]
     assert page.locator("#result").get_attribute("aria-live") == "polite"
     assert page.locator("#result").evaluate("result => result.getBoundingClientRect().top < innerHeight")
+
+
+def test_the_page_names_its_model(page):
+    assert page.get_by_text("Model: someone/their-model").is_visible()
+
+
+def test_lrsa_demo_is_the_same_page(demo, browser, picture, picture_model):
+    page = browser.new_page()
+    page.goto(demo)
+    enter(page, TEXT, picture, **{"text rationale": "so great "})
+    press(page)
+    page.locator("#result .post mark").first.wait_for()
+    assert page.locator("#result details[open] img").count() == 1
+    assert page.get_by_text(f"Model: {picture_model}").is_visible()
+    page.close()
 
 
 def test_without_text_there_is_an_error(page, picture):

@@ -66,7 +66,9 @@ def test_one_commit_holds_everything(lrsa, hub, run_folder, repo):
     assert {path: content for path, content in files.items() if path not in left} == {
         path: content for path, content in local.items() if path not in left
     }
-    assert "license: apache-2.0" in files["README.md"].decode()
+    assert (
+        "license: apache-2.0" in files["README.md"].decode() and "`handler.py` serves" in files["README.md"].decode()
+    )
 
 
 def test_no_folder_of_this_machine_is_told(lrsa, hub, run_folder, text_folder, repo):
@@ -120,12 +122,53 @@ def test_branch_pull_request_and_private(lrsa, hub, folder, repo):
     assert lrsa("push", folder, hidden, "--private").code == 0 and hub.repository(hidden).private
 
 
+def test_a_space_goes_with_its_model(lrsa, hub, run_folder, repo):
+    space = f"{repo}-space"
+    done = lrsa("push", run_folder, repo.partition("/")[2], "--space", space.partition("/")[2])
+    assert done.code == 0 and done.out.splitlines()[1::2] == [
+        f"{hub.endpoint}/{repo}",
+        f"{hub.endpoint}/spaces/{space}",
+    ]
+    files = hub.files(space, "spaces")
+    assert {"app.py", "requirements.txt", "processing/pipeline_lrsa.py", "examples/posts.jsonl"} <= set(files)
+    assert f"models:\n  - {repo}\n" in files["README.md"].decode()
+    assert f"https://huggingface.co/spaces/{space}" in hub.files(repo)["README.md"].decode()
+    before = hub.commits(repo), hub.commits(space, "spaces")
+    done = lrsa("push", run_folder, repo, "--space", space)
+    assert done.out.count("nothing has changed") == 2
+    assert (hub.commits(repo), hub.commits(space, "spaces")) == before
+    done = lrsa("push", run_folder, repo, "--space", space, "--dry-run", token=None)
+    assert f"model {repo}:\n" in done.out and f"space {space}:\n" in done.out
+
+
+def test_a_space_whose_name_is_taken_stops_the_model(lrsa, hub, run_folder, repo):
+    repository = hub.repository(f"{repo}-taken", "spaces")
+    repository.create(private=False)
+    files = {"app.py": repository.blob(b"another")}
+    repository.commit("refs/heads/main", "another", files, repository.resolve("main"))
+    told = one_line(lrsa("push", run_folder, repo, "--space", f"{repo}-taken"))
+    assert "the name is taken by something else (it holds app.py" in told
+    assert [commit["summary"] for commit in hub.commits(repo)] == ["initial commit"]
+    assert "no write access" in one_line(lrsa("push", run_folder, repo, "--space", "stranger/space"))
+    assert len(hub.commits(repo)) == 1
+
+
+def test_tags_and_data_set_stand_in_the_card(lrsa, hub, run_folder, repo):
+    assert lrsa("push", run_folder, repo, "--tag", "en", "--tag", "tweets", "--trained-on", "someone/posts").code == 0
+    card = hub.files(repo)["README.md"].decode()
+    assert "- en\n- tweets\n" in card and "datasets:\n- someone/posts\n" in card
+    assert f'model="{repo}"' in card
+    before = hub.commits(repo)
+    told = one_line(lrsa("push", run_folder, repo, "--trained-on", "no/data/set"))
+    assert "Invalid metadata in README.md" in told and "is no id" in told and hub.commits(repo) == before
+
+
 def test_a_card_by_hand_stays(lrsa, hub, folder, repo):
     card = folder / "model" / "README.md"
     card.write_text("---\nlicense: mit\n---\n\n# Mine\n")
     assert lrsa("push", folder, repo).code == 0
     assert hub.files(repo)["README.md"] == card.read_bytes()
-    assert "write the licence into it" in one_line(lrsa("push", folder, repo, "--license", "mit"))
+    assert "write licence, tags and data set into it" in one_line(lrsa("push", folder, repo, "--license", "mit"))
     card.write_text("---\nlicense: [mit\n---\n")
     before = hub.commits(repo)
     assert "Invalid metadata in README.md" in one_line(lrsa("push", folder, repo))

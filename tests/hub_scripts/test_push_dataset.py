@@ -13,8 +13,8 @@ from PIL import Image
 
 from hub_scripts import push_dataset
 from hub_scripts.cli import main
-from hub_scripts.dataset_card import PROVENANCE
 from hub_scripts.push_dataset import SUMMARY, dataset_publication, is_open
+from processing.rationales.provenance import PROVENANCE
 
 
 SOURCE = {

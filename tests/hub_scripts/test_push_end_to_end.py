@@ -1,5 +1,9 @@
-"""From training to a stranger's process: model, adapter, data set and metric by repository id."""
+"""From training to a stranger's process: model, adapter, data set, metric and all their cards by repository id.
 
+What the Space does is told by `test_demo_in_a_browser.py`.
+"""
+
+import ast
 import json
 import os
 import subprocess
@@ -66,7 +70,7 @@ def used(running_hub, lrsa, runs, posts, tmp_path_factory):
         return running_hub.commits(f"someone/{repo}", kind)[0]["oid"]
 
     first = push(runs / "full", "model", repo="model")
-    push(runs / "lora", "model", repo="model")
+    push(runs / "lora", "model", "--space", "try-it", "--trained-on", "someone/posts", repo="model")
     adapter = push(runs / "lora" / "adapter", "adapter", "--base", "base", repo="adapter")
     push("--dataset", SAMPLE, "posts", "--license", "apache-2.0", repo="posts", kind="datasets")
     push("--metric", "mabsa_metric", repo="mabsa_metric", kind="spaces")
@@ -76,6 +80,11 @@ def used(running_hub, lrsa, runs, posts, tmp_path_factory):
         "pinned": {"what": "model", "repo": "someone/model", "posts": posts, "revision": first},
         "adapter": {"what": "adapter", "repo": "someone/adapter", "posts": posts, "commit": adapter},
         "rows": {"what": "dataset", "repo": "someone/posts"},
+        "model_card": {"what": "card", "repo": "someone/model", "kind": "model"},
+        "adapter_card": {"what": "card", "repo": "someone/adapter", "kind": "model"},
+        "dataset_card": {"what": "card", "repo": "someone/posts", "kind": "dataset"},
+        "metric_card": {"what": "card", "repo": "someone/mabsa_metric", "kind": "space"},
+        "space_card": {"what": "card", "repo": "someone/try-it", "kind": "space"},
         "scores": {"what": "metric", "repo": "someone/mabsa_metric", "predictions": gold, "references": gold},
     }
     place = tmp_path_factory.mktemp("clean")
@@ -135,3 +144,24 @@ def test_rows_and_scores_are_those_from_here(used):
         assert [row["image"] for row in rows[split]] == sizes
     assert used["rows"]["image"] == "Image"
     assert used["scores"] == {"jmasa_precision": 100.0, "jmasa_recall": 100.0, "jmasa_f1": 100.0}
+
+
+@pytest.mark.slow
+def test_the_code_of_each_card_runs_as_it_stands(used, runs):
+    pipe = pipeline("mabsa", model=str(runs / "lora" / "model"), device="cpu")
+    wanted = pipe("The new menu at Blue Kettle is a joy")
+    for name in ("model_card", "adapter_card"):
+        printed = used[name]["printed"]
+        assert len(printed) == 3
+        assert_same([ast.literal_eval(printed[0])], [wanted])
+        assert len(ast.literal_eval(printed[2])) == 2
+    assert [len(used[name]["printed"]) for name in ("dataset_card", "metric_card", "space_card")] == [1, 1, 0]
+    assert ast.literal_eval(used["metric_card"]["printed"][0])["jmasa_f1"] == 100
+    data = used["model_card"]["data"]
+    assert data["datasets"] == ["someone/posts"] and data["pipeline_tag"] == "token-classification"
+    shown = data["widget"][0]["output"]
+    assert shown == [
+        {"label": f"{one['aspect']}: {one['polarity']}", "score": round(one["score"], 2)} for one in wanted
+    ] or (shown == {"text": "no aspect"} and not wanted)
+    assert used["adapter_card"]["data"]["base_model"] == "someone/base"
+    assert used["space_card"]["data"]["models"] == ["someone/model"]

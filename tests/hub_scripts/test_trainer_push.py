@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hub_scripts.card import WRITTEN
+from modeling_lrsa.model_card import WRITTEN
 
 
 HERE = Path(__file__).parent
@@ -43,7 +44,10 @@ def test_every_save_is_pushed_whole(running_hub, train, tmp_path):
         assert {path: content for path, content in files.items() if path.endswith("_lrsa.py")} == CODE
         assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= set(files)
         assert json.loads(files["config.json"])["auto_map"]["AutoModel"] == "modeling_lrsa.LRSAForMABSA"
-        assert WRITTEN in files["README.md"].decode() and "library_name: transformers" in files["README.md"].decode()
+        card = files["README.md"].decode()
+        assert "handler.py" not in card and "handler.py" not in files
+        assert WRITTEN in card and "library_name: transformers" in card and 'model="someone/every"' in card
+        assert re.search(r"\| validation (\| \d+\.\d\d ){6}(\| – ){3}\|", card) and "Seed 42." in card
         assert not [path for path in files if path.startswith("checkpoint")]
     assert "license: apache-2.0" in running_hub.files("someone/every")["README.md"].decode()
 
@@ -62,7 +66,9 @@ def test_an_adapter_has_our_card(running_hub, train, tmp_path):
     train(tmp_path, "someone/lora", "every_save", "lora")
     for commit in running_hub.commits("someone/lora")[:-1]:
         files = running_hub.files("someone/lora", revision=commit["oid"])
-        assert "adapter_model.safetensors" in files and WRITTEN in files["README.md"].decode()
+        card = files["README.md"].decode()
+        assert "adapter_model.safetensors" in files and WRITTEN in card
+        assert "its base is not on the Hub" in card and "```python" not in card
 
 
 def test_lrsa_train_ends_like_lrsa_push(running_hub, lrsa, text_folder, posts_folder, tmp_path):

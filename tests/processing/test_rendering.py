@@ -12,7 +12,7 @@ from processing import split_words
 from processing.rendering import heat_map, render_error, render_explanations, render_post, seen_part
 
 
-TAGS = {"div", "p", "mark", "span", "strong", "h3", "details", "summary", "figure", "img", "figcaption"}
+TAGS = {"div", "p", "mark", "span", "strong", "h2", "h3", "details", "summary", "figure", "img", "figcaption"}
 ATTRIBUTES = {"class", "style", "src", "alt", "open", "role"}
 
 
