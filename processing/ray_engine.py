@@ -62,7 +62,6 @@ def answer_by_ray(
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         import ray
         import ray.data
     except ImportError as error:
@@ -77,9 +76,7 @@ def answer_by_ray(
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     blocks = -(-len(left) // CHUNKS_A_BLOCK)
-    rows = ray.data.from_items(
-        [asdict(chunk) | {"file": str(chunk.file)} for chunk in left], override_num_blocks=blocks
-    )
+    rows = [asdict(chunk) | {"file": str(chunk.file)} for chunk in left]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Ray retries for ever by default
         answered = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
