@@ -47,7 +47,7 @@ def twenty_thousand(tmp_path_factory):
 
 
 def start(*arguments) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "hub_scripts.cli", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
