@@ -5,7 +5,7 @@
 
 `measure` counts, on the sample posts and without pictures, what does not depend on how busy the machine is: operations
 of matrix products a post, tokens and bytes; and in processor seconds of one core what does little: tokenising, reading
-and writing, and a large matrix product. `plan` works out the rest with `ASSUMED`, which nobody has measured here, and
+and writing. `plan` works out the rest with `ASSUMED`, which nobody has measured here, and
 checks its formula for what dying workers cost by a simulation.
 """
 
@@ -27,14 +27,21 @@ ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "benchmarks" / "results" / "scaling.json"
 PAGE, PLOT = ROOT / "docs" / "scaling.md", ROOT / "docs" / "scaling.png"
 
-# An accelerator: operations a second that a small model sustains, and what a server of a 7B model does with many
-# questions in flight. Put in what yours does.
-ASSUMED = {"operations a second": 2e13, "prompt tokens a second": 20_000, "answer tokens a second": 2_500}
+# An accelerator with a small model, which waits for launches as long as it computes; and what a server of a 7B model
+# does on one with many questions in flight. Put in what yours do.
+ASSUMED = {
+    "operations a second": 2e13,
+    "posts a batch of prediction": 1024,
+    "seconds a batch of prediction, besides operations": 0.15,
+    "seconds a training step of 16 posts, besides operations": 0.05,
+    "prompt tokens a second": 20_000,
+    "answer tokens a second": 2_500,
+}
 EPOCHS, LABELLED = 10, 100_000  # training: more labels than anybody has written
 BACKWARD = 3  # forward and backward, in forwards
 SUBSET = 1_000_000  # posts that are rationalised where a student is to answer all
 DAY = 24 * 3600
-SIZES = [10**power for power in range(4, 10)]
+SIZES = {10**power: f"10{'⁰¹²³⁴⁵⁶⁷⁸⁹'[power]}" for power in range(4, 10)}
 
 
 # --- measured
@@ -85,9 +92,6 @@ def measure(student: str, lrsa: str) -> dict[str, Any]:
         result[f"prompt tokens, {kind}"] = round(statistics.mean(map(len, asked)) / CHARACTERS_A_TOKEN)
         written = [row[kind] for row in rows if row[kind]]
         result[f"answer tokens, {kind}"] = round(statistics.mean(map(len, written)) / CHARACTERS_A_TOKEN)
-    side = 1024
-    matrix = torch.randn(side, side)
-    result["core, operations a second"] = round(2 * side**3 / fastest(lambda: matrix @ matrix, 15))
     return result
 
 
@@ -110,13 +114,15 @@ def stages(measured: dict[str, Any], posts: int) -> dict[str, float]:
     kinds = ("text_rationale", "image_rationale")
     asked = sum(measured[f"prompt tokens, {kind}"] for kind in kinds) / ASSUMED["prompt tokens a second"]
     written = sum(measured[f"answer tokens, {kind}"] for kind in kinds) / ASSUMED["answer tokens a second"]
-    learnt = min(posts, LABELLED) * EPOCHS * BACKWARD
+    steps = min(posts, LABELLED) * EPOCHS / 16
+    learning = 16 * BACKWARD * measured["operations a post, LRSA"] / rate
+    launches = ASSUMED["seconds a batch of prediction, besides operations"] / ASSUMED["posts a batch of prediction"]
     prepared = measured["tokenising, core seconds a post, student"]
     return {
         "rationalize": posts * (asked + written),
-        "train": learnt * measured["operations a post, LRSA"] / rate,
-        "predict, LRSA": posts * measured["operations a post, LRSA"] / rate,
-        "predict, student": posts * measured["operations a post, student"] / rate,
+        "train": steps * (learning + ASSUMED["seconds a training step of 16 posts, besides operations"]),
+        "predict, LRSA": posts * (measured["operations a post, LRSA"] / rate + launches),
+        "predict, student": posts * (measured["operations a post, student"] / rate + launches),
         "read, tokenise, write": posts * (prepared + measured["reading and writing, core seconds a post"]),
     }
 
@@ -127,17 +133,13 @@ def plan(measured: dict[str, Any]) -> str:
         "(one core) | with a student, all | its largest part |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for posts in SIZES:
+    for posts, name in SIZES.items():
         cost, few = stages(measured, posts), stages(measured, min(posts, SUBSET))
         path = {"rationales": few["rationalize"], "training": cost["train"], "prediction": cost["predict, student"]}
         path["reading"] = cost["read, tokenise, write"]
-        most = max(path, key=path.get)
-        lines.append(
-            f"| 10{str(posts).count('0')} | ".replace("10", "10^", 1)
-            + " | ".join(duration(seconds) for seconds in cost.values())
-            + f" | {duration(sum(path.values()))} | {most} |"
-        )
-    return "\n".join(re.sub(r"10\^(\d)", lambda m: "10" + "⁰¹²³⁴⁵⁶⁷⁸⁹"[int(m[1])], line) for line in lines)
+        times = [*cost.values(), sum(path.values())]
+        lines.append(f"| {name} | {' | '.join(map(duration, times))} | {max(path, key=path.get)} |")
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
@@ -196,14 +198,12 @@ def simulated() -> str:
         "| chunks | seconds each | workers | life of a worker | restart | no deaths | formula | simulated, 20 runs |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for chunks, seconds, workers, life, restart in RUNS:
-        played = [simulate(chunks, seconds, workers, life, restart, seed) for seed in range(20)]
-        times = (chunks * seconds / workers, expected(*RUNS[len(lines) - 2]), statistics.mean(played))
-        lines.append(
-            f"| {chunks:,} | {seconds:,.0f} | {workers} | {duration(life)} | {restart:.0f} s | "
-            + " | ".join(map(duration, times))
-            + " |"
-        )
+    for run in RUNS:
+        chunks, seconds, workers, life, restart = run
+        played = statistics.mean(simulate(*run, seed) for seed in range(20))
+        times = (chunks * seconds / workers, expected(*run), played)
+        hours = " | ".join(f"{value / 3600:.2f} h" for value in times)
+        lines.append(f"| {chunks:,} | {seconds:,.0f} | {workers} | {duration(life)} | {restart:.0f} s | {hours} |")
     return "\n".join(lines)
 
 
@@ -216,7 +216,16 @@ def inputs(measured: dict[str, Any]) -> str:
         text = value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
         lines.append(f"| {name} | {text} |")
     lines += ["", "| assumed | |", "|---|---|"]
-    return "\n".join(lines + [f"| accelerator, {name} | {value:,.0f} |" for name, value in ASSUMED.items()])
+    return "\n".join(lines + [f"| accelerator, {name} | {value:,g} |" for name, value in ASSUMED.items()])
+
+
+def filled(page: str, measured: dict[str, Any]) -> str:
+    """Returns the page with its tables computed anew."""
+    for name, table in (("inputs", inputs(measured)), ("plan", plan(measured)), ("deaths", simulated())):
+        page = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.S
+        )
+    return page
 
 
 def draw(measured: dict[str, Any]) -> None:
@@ -235,13 +244,14 @@ def draw(measured: dict[str, Any]) -> None:
     }
     for stage, (colour, line, label) in styles.items():
         hours = [stages(measured, posts)[stage] / 3600 for posts in SIZES]
-        axes.loglog(SIZES, hours, line, color=colour, linewidth=2, label=label)
+        axes.loglog(list(SIZES), hours, line, color=colour, linewidth=2, label=label)
+    low, high = min(SIZES), max(SIZES)
     for days, text in ((1, "a day on one"), (100, "a day on a hundred")):
         axes.axhline(24 * days, color="#bbbbbb", linewidth=0.8, zorder=0)
-        axes.text(SIZES[0], 24 * days * 1.15, text, fontsize=8, color="#777777")
+        axes.text(low, 24 * days * 1.15, text, fontsize=8, color="#777777")
     axes.set_xlabel("posts")
     axes.set_ylabel("hours of one accelerator, or of one core")
-    axes.set_xlim(SIZES[0], SIZES[-1])
+    axes.set_xlim(low, high)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -257,10 +267,7 @@ def main() -> None:
         MEASURED.write_text(json.dumps(measure(*args.models), indent=2) + "\n")
         return
     measured = json.loads(MEASURED.read_text())
-    page = PAGE.read_text(encoding="utf-8")
-    for name, table in (("inputs", inputs(measured)), ("plan", plan(measured)), ("deaths", simulated())):
-        page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m: f"{m[1]}{table}{m[2]}", page, flags=re.S)
-    PAGE.write_text(page, encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), measured), encoding="utf-8")
     draw(measured)
 
 

@@ -24,7 +24,8 @@ CHUNKS_A_BLOCK = 8  # neighbours, which are read on without opening their file a
 class _Actor:
     """One worker of the cluster. A part that is there is left alone, so that a block may be given out twice."""
 
-    def __init__(self, make_worker: Callable[[], Worker], parts: Parts):
+    def __init__(self, make_worker: Callable[[], Worker], parts: Parts, folder: str):
+        os.chdir(folder)  # where relative paths begin
         self.worker, self.parts = make_worker(), parts
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -81,7 +82,7 @@ def answer_by_ray(
         warnings.simplefilter("ignore", DeprecationWarning)  # Ray retries for ever by default
         answered = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _Actor,
-            fn_constructor_args=(make_worker, parts),
+            fn_constructor_args=(make_worker, parts, os.getcwd()),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(workers, blocks)),
