@@ -114,8 +114,13 @@ def write_parts(args: argparse.Namespace) -> int:
         "generation": asdict(generation_settings(args)),
     }
 
+    before: Counter[str] = Counter()
+
     def is_stale(counts: Counter[str]) -> bool:
-        return any(counts[kind] < counts["posts"] for kind in prompts)
+        if args.retry_failed and any(counts[kind] < counts["posts"] for kind in prompts):
+            return True
+        before.update(counts)
+        return False
 
     counts = answer_all(
         args,
@@ -128,12 +133,13 @@ def write_parts(args: argparse.Namespace) -> int:
         count_posts,
         show_progress(),
         gpus=0 if args.url or args.provider else None,
-        is_stale=is_stale if args.retry_failed else None,
+        is_stale=is_stale,
     )
     reasons = {name: counts[name] for name in counts if name.startswith("failed: ")}
     print(f"Asked {counts['asked']:,}: {counts['answered']:,} answered, {sum(reasons.values()):,} failed.")
     for reason, number in Counter(reasons).most_common(10):
         print(f"{number:8,}  {reason.removeprefix('failed: ')}")
+    counts += before
     print_written(counts["posts"], counts, out, place)
     return 0 if all(counts[kind] == counts["posts"] for kind in prompts) else 1
 

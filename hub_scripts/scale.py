@@ -69,7 +69,7 @@ def answer_all(
         schema: of Parquet.
         count: counts the rows of a part.
         gpus: that a worker of Ray takes; by default one, where there are any.
-        is_stale: whether a part with these counts is to be answered again.
+        is_stale: asked of each part that is there, by its counts: whether it is to be answered again.
 
     Returns:
         The counts of what was answered in this run.

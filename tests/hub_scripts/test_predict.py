@@ -127,6 +127,20 @@ def test_bad_rows_are_listed_and_the_others_answered(command, posts, expected, t
     assert [row["place"] for row in read(listed)] == [f"{path}:31"]
 
 
+@pytest.mark.parametrize("bad", ["no parquet", "no column"])
+def test_a_bad_shard_is_one_line_before_anything_is_answered(bad, command, posts, tmp_path, capsys):
+    shards = tmp_path / "shards"
+    save_posts(load_posts(posts), shards / "a.parquet")
+    if bad == "no parquet":
+        (shards / "b.parquet").write_text("no parquet")
+    else:
+        pq.write_table(pq.read_table(shards / "a.parquet").select(["id"]), shards / "b.parquet")
+    assert main([*command[:2], str(shards), *command[3:], str(tmp_path / "out"), "--part-size", "5"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"lrsa predict: {shards}/b.parquet: ") and len(error.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"shards"}
+
+
 def test_a_full_disk_loses_nothing(command, expected, tmp_path, capsys):
     """A limit on the size of files stands for the disk: parts are smaller than it, the whole is not."""
     output = tmp_path / "out.jsonl"

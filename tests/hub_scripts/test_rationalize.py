@@ -255,6 +255,8 @@ def test_rationales_in_parts(tmp_path, capsys):
         told = capsys.readouterr().out
         assert "1 of 3 parts were answered before." in told and "Asked 15: 14 answered, 1 failed." in told
         assert f"1 rows are no posts and listed in {out / '.run'}, such as {posts}:26: no JSON" in told
+        assert main(command) == 1, "the one that failed is still missing"
+        assert "25 posts with 24 text rationales" in capsys.readouterr().out
         assert main([*command, "--retry-failed"]) == 0
         told = capsys.readouterr().out
         assert "2 of 3 parts were answered before." in told and "Asked 1: 1 answered, 0 failed." in told
