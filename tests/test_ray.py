@@ -159,7 +159,7 @@ def test_a_worker_that_keeps_dying_ends_the_run_with_one_line(tmp_path):
     posts.write_text('{"text": "a"}\n' * 10)
     code = DRIVER.format(folder=str(Path(__file__).parent), out=str(out), posts=str(posts))
     paths = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": paths, "RAY_worker_niceness": "0"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=PATIENCE
     )
