@@ -26,9 +26,15 @@ class _Actor:
 
     def __init__(self, make_worker: Callable[[], Worker], parts: Parts, folder: str):
         os.chdir(folder)  # where relative paths begin
-        self.worker, self.parts = make_worker(), parts
+        self.parts, self.problem = parts, None
+        try:
+            self.worker = make_worker()
+        except PostError as error:  # Ray would start it again and again
+            self.problem = str(error)
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        if self.problem is not None:
+            return pa.Table.from_pylist([{"size": 0, "counts": "{}", "error": self.problem}])
         told = []
         for row in block.to_pylist():
             chunk = Chunk(**row | {"file": Path(row["file"])})
@@ -113,8 +119,10 @@ def _share_out(resources: dict[str, float], gpus: float | None, workers: int | N
     return gpus, workers or most
 
 
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
+def _cause(error: BaseException | None) -> str:
+    """Returns the first line of what began it."""
+    cause = ""
+    while error is not None:
+        cause = next(filter(str.strip, str(error).splitlines()), cause).strip()
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    return cause[:200]

@@ -120,6 +120,13 @@ def test_rationales_by_two_workers_of_which_one_is_killed(twenty_thousand, tmp_p
     assert "600 posts with 600 text rationales" in told
 
 
+def test_a_model_that_is_not_there_is_one_line(twenty_thousand, tmp_path):
+    run = start("predict", "/no/such/model", twenty_thousand, "--output", tmp_path / "out.jsonl", "--engine", "ray")
+    told, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 2 and told.splitlines()[-1].startswith("lrsa predict: /no/such/model: no LRSA model")
+    assert "Traceback" not in told and not list(tmp_path.iterdir())
+
+
 class Greedy:
     """A worker that the kernel kills at one chunk, as where memory runs out."""
 
