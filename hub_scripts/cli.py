@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": "open a page to try a model in a browser",
 }
 # Modules that commands lie in, apart from `commands`, which imports torch and all models.
-MODULES = {name: name for name in ("rationalize", "evaluate_llm", "benchmark", "push", "demo")}
+MODULES = {name: name for name in ("predict", "rationalize", "evaluate_llm", "benchmark", "push", "demo")}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,24 +9,18 @@ from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
 from modeling_lrsa.converted_folder import DEFAULT_TOKENIZER, convert_to_folder
-from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.pretrained_parts import PartError
 from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import DataArguments, ModelArguments, load_model
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
-from processing import LRSAOnnxPredictor, PostError, load_posts
-from processing.linguistics import add_linguistics, load_annotator
-from processing.posts import check_post, one_post
+from processing import PostError, load_posts
 from processing.writing import writable_folder, write_whole
 
 from .publishing import Target, full_id, publish
 from .push import report
 from .push_model import find_folder, model_publication
-from .terminal import dump_lines, positive, print_scores, read_recipe, show_progress
-
-
-TASKS = ("mabsa", "mate", "masc")
+from .terminal import positive, print_scores, read_recipe, show_progress
 
 
 def train(argv: list[str]) -> None:
@@ -94,52 +88,6 @@ def evaluate(argv: list[str]) -> None:
         print(f"Scores of {len(posts)} posts: {args.output}")
 
 
-def predict(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="lrsa predict",
-        description='Writes one line {"id", "aspects": [prediction, ...]} for each post, or answers '
-        "for one post given by --text.",
-    )
-    add_input_arguments(parser, posts_optional=True)
-    parser.add_argument("--split", help="split of a folder")
-    parser.add_argument("--output", help="JSON Lines file (default: standard output)")
-    parser.add_argument("--task", choices=TASKS, default="mabsa", help="masc asks the polarity of the given spans")
-    parser.add_argument("--text", help="one post in place of POSTS")
-    parser.add_argument("--image", help="its picture: file or URL")
-    parser.add_argument("--image-rationale", help="what the picture shows and conveys")
-    parser.add_argument("--text-rationale", help="what the text means")
-    args = parser.parse_args(argv)
-    if (args.text is None) == (args.posts is None):
-        parser.error("give either POSTS or --text")
-    check_output(args.output)
-    if args.text is not None:
-        post = {"text": args.text, "image_rationale": args.image_rationale, "text_rationale": args.text_rationale}
-        posts = one_post(check_post(post, "--text"), args.image)
-    else:
-        posts = load_posts(args.posts, args.split, args.images, args.on_bad_image)
-        if not hasattr(posts, "select"):
-            raise PostError(f"{args.posts}: is a folder; name one of its splits by --split.")
-    progress = show_progress() and args.text is None
-    if is_onnx_folder(args.model):
-        if args.num_beams > 1:
-            parser.error("an ONNX model decodes greedily: leave out --num-beams")
-        model = load_onnx_model(args.model)
-        if model.reads_linguistics:
-            posts = add_linguistics(posts, posts, load_annotator(args.lexicon))
-        found = model.predict(posts, args.task, args.batch_size, progress)
-    else:
-        model, processor = load_model(args.model)
-        found = predict_posts(
-            model, processor, posts, args.task, args.batch_size, args.num_beams, progress, args.lexicon
-        )
-    lines = dump_lines({"id": name, "aspects": aspects} for name, aspects in zip(posts["id"], found))
-    if args.output:
-        write_whole(Path(args.output), lines)
-        print(f"{sum(map(len, found))} aspects in {len(posts)} posts: {args.output}")
-    else:
-        print(lines, end="")
-
-
 def convert(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="lrsa convert",
@@ -184,17 +132,6 @@ def convert(argv: list[str]) -> None:
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
         raise PostError(" ".join(str(error).split())) from error
     print("\n".join(said))
-
-
-def is_onnx_folder(name: str) -> bool:
-    return (Path(name) / "encoder.onnx").is_file()
-
-
-def load_onnx_model(folder: str) -> LRSAOnnxPredictor:
-    try:
-        return LRSAOnnxPredictor(folder)
-    except (ImportError, OSError, ValueError) as error:
-        raise PostError(f"{folder}: {' '.join(str(error).split())}") from error
 
 
 def check_output(output: str | None) -> None:

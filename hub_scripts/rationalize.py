@@ -4,18 +4,24 @@ import argparse
 import math
 import os
 from collections import Counter
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from processing import PostError
-from processing.posts import split_files
+from processing.chunks import Chunk, ChunkReader, cut, named_files
+from processing.digests import digest_of_files, digest_of_states
+from processing.parts import Answered, Worker
 from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, WriterError, ask, load_prompt
 from processing.rationales.asking import interrupted_by_sigterm
 from processing.rationales.estimates import estimate_prompt_tokens
-from processing.rationales.output import is_file_name, write_posts
+from processing.rationales.output import SCHEMA, count_rationales, is_file_name, rows_of, write_posts
 from processing.rationales.post_questions import PostQuestions, read_evidence
+from processing.rationales.prompts import Evidence
 from processing.rationales.store import AnswerStore, now
-from processing.writing import writable_folder
+from processing.writing import dump_lines, writable_folder, write_whole
 
+from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_scale_arguments, print_bad
 from .terminal import positive, show_progress
 
 
@@ -41,20 +47,23 @@ def rationalize(argv: list[str]) -> int:
 
 
 def write_rationales(args: argparse.Namespace) -> int:
+    if args.part_size or args.engine == "ray":
+        return write_parts(args)
     out, posts = Path(args.out), Path(args.posts)
     if posts.is_dir() and (is_file_name(out) or out.is_file()):
         raise PostError(f"{out}: {posts} is a folder of splits; name a folder for them.")
     if posts.is_file() and (not is_file_name(out) or out.is_dir()):
-        raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl.")
-    split_files(posts)  # says if there are none
+        raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl or .parquet.")
+    named_files(posts)  # says if there are none
     if not args.dry_run:
         writable_folder(out.parent if is_file_name(out) else out)
     place = Path(args.store or f"{out.with_suffix('') if is_file_name(out) else out}.answers.sqlite")
     progress = show_progress()
-    prompts = {KINDS[name]: prompt_of(KINDS[name], getattr(args, f"{name}_prompt")) for name in args.kinds}
-    evidence = read_evidence(args.evidence, list(prompts.values())) if args.evidence else None
+    prompts, evidence = read_prompts(args)
     writer = make_writer(args)
-    questions = PostQuestions(posts, prompts, writer, args.images, evidence, args.shots, args.overwrite)
+    questions = PostQuestions(
+        posts, prompts, writer, args.images, evidence, args.shots, args.overwrite, args.on_bad_post
+    )
     if "image_rationale" in prompts and not writer.sees_pictures and not evidence:
         print(f"{writer.model} sees no pictures, and no --evidence tells of them: image rationales can't be written.")
     if there := questions.posts * len(prompts) - questions.total:
@@ -72,10 +81,98 @@ def write_rationales(args: argparse.Namespace) -> int:
         if summary.interrupted:
             print(f"Nothing is written to {out}. Answers: {place}")
             return 1
-        written = write_posts(questions, store, out)
-    counts = " and ".join(f"{written[kind]:,} {kind.replace('_', ' ')}s" for kind in KINDS.values())
-    print(f"{questions.posts:,} posts with {counts}: {out}\nAnswers: {place}")
+        written = write_posts(questions, store, out, f".{args.format}")
+    if questions.bad:
+        listed = (out if is_file_name(out) else out / "posts").with_suffix(".bad.jsonl")
+        write_whole(listed, dump_lines(questions.bad))
+        print_bad(questions.bad, listed)
+    print_written(questions.posts, written, out, place)
     return 0 if all(written[kind] == questions.posts for kind in prompts) else 1
+
+
+def read_prompts(args: argparse.Namespace) -> tuple[dict[str, Prompt], dict[str, Evidence] | None]:
+    prompts = {KINDS[name]: prompt_of(KINDS[name], getattr(args, f"{name}_prompt")) for name in args.kinds}
+    return prompts, read_evidence(args.evidence, list(prompts.values())) if args.evidence else None
+
+
+def write_parts(args: argparse.Namespace) -> int:
+    """Writes rationales chunk by chunk, each with a store of its own, in this process or by Ray."""
+    out, files = Path(args.out), list(named_files(args.posts).values())
+    if not args.part_size and not is_file_name(out):
+        raise PostError(f"{out}: name a file that ends in .jsonl or .parquet, or a folder of parts by --part-size.")
+    place = args.store or f"{out.with_suffix('') if is_file_name(out) else out}.answers"
+    prompts, _ = read_prompts(args)
+    settings = {
+        "command": "rationalize",
+        "model": args.model,
+        "posts": f"{args.posts} ({len(files)} files, {digest_of_states(files)})",
+        "part size": args.part_size or CHUNK,
+        "prompts": {kind: prompt.name for kind, prompt in prompts.items()},
+        "shots": args.shots,
+        "evidence": args.evidence and digest_of_files([Path(args.evidence)]),
+        "overwrite": args.overwrite,
+        "folder of pictures": args.images,
+        "generation": asdict(generation_settings(args)),
+    }
+
+    before: Counter[str] = Counter()
+
+    def is_stale(counts: Counter[str]) -> bool:
+        if args.retry_failed and any(counts[kind] < counts["posts"] for kind in prompts):
+            return True
+        before.update(counts)
+        return False
+
+    counts = answer_all(
+        args,
+        out,
+        cut(files, args.part_size or CHUNK),
+        partial(chunk_rationalizer, args, place),
+        partial(check_chunk, ChunkReader(args.images)),
+        settings,
+        SCHEMA,
+        count_posts,
+        show_progress(),
+        gpus=0 if args.url or args.provider else None,
+        is_stale=is_stale,
+    )
+    reasons = {name: counts[name] for name in counts if name.startswith("failed: ")}
+    print(f"Asked {counts['asked']:,}: {counts['answered']:,} answered, {sum(reasons.values()):,} failed.")
+    for reason, number in Counter(reasons).most_common(10):
+        print(f"{number:8,}  {reason.removeprefix('failed: ')}")
+    counts += before
+    print_written(counts["posts"], counts, out, place)
+    return 0 if all(counts[kind] == counts["posts"] for kind in prompts) else 1
+
+
+def chunk_rationalizer(args: argparse.Namespace, place: str) -> Worker:
+    """Returns what has the rationales of a chunk written, wherever it runs."""
+    prompts, evidence = read_prompts(args)
+    writer = make_writer(args)
+
+    def work(chunk: Chunk) -> Answered:
+        questions = PostQuestions(
+            chunk, prompts, writer, args.images, evidence, args.shots, args.overwrite, args.on_bad_post
+        )
+        with AnswerStore(Path(place) / f"part-{chunk.number:06d}.sqlite") as store:
+            summary = ask(writer, store, questions, retry_failed=args.retry_failed)
+            if summary.interrupted:
+                raise KeyboardInterrupt
+            rows = list(rows_of(questions, chunk, store, args.format == "parquet" or args.out.endswith(".parquet")))
+        counts = Counter(asked=summary.asked, answered=summary.answered)
+        counts.update({f"failed: {reason}": number for reason, number in summary.failures.items()})
+        return Answered(rows, questions.bad, counts)
+
+    return work
+
+
+def count_posts(rows: list[dict]) -> Counter[str]:
+    return Counter(posts=len(rows)) + count_rationales(rows)
+
+
+def print_written(posts: int, written: Counter[str], out: Path, place: str | Path) -> None:
+    counts = " and ".join(f"{written[kind]:,} {kind.replace('_', ' ')}s" for kind in KINDS.values())
+    print(f"{posts:,} posts with {counts}: {out}\nAnswers: {place}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -90,8 +187,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog="Keys come from the environment: HF_TOKEN for what Hugging Face serves, OPENAI_API_KEY for every other "
         "server. docs/rationales.md tells more.",
     )
-    parser.add_argument("posts", help="file of posts, or folder of splits; aspects are not looked at")
-    parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")
+    parser.add_argument("posts", help="file of posts, or folder of splits or shards; aspects are not looked at")
+    parser.add_argument("out", help=".jsonl or .parquet file for a file, folder for a folder; may be the same")
     parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
     parser.add_argument("--overwrite", action="store_true", help="ask for rationales that posts already have, too")
     parser.add_argument("--store", help="file that keeps the answers (default: OUT's name with .answers.sqlite)")
@@ -112,7 +209,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     run = parser.add_argument_group("this run")
     run.add_argument("--dry-run", action="store_true", help="show prompts, counts and estimated tokens; ask nothing")
     add_limit_arguments(run)
+    add_scale_arguments(parser)
     args = parser.parse_args(argv)
+    check_scale_arguments(parser, args)
+    limited = args.max_requests is not None or args.max_total_tokens is not None
+    if (args.part_size or args.engine == "ray") and (limited or args.dry_run):
+        parser.error("--part-size and --engine ray go with neither limits nor --dry-run")
     if args.text_only and not (args.url or args.provider):
         parser.error("--text-only is for servers: what a local model sees is known")
     return args
@@ -177,8 +279,12 @@ def prompt_of(kind: str, file: str | None) -> Prompt:
     return prompt
 
 
+def generation_settings(args: argparse.Namespace) -> GenerationSettings:
+    return GenerationSettings(args.max_new_tokens, args.temperature, args.top_p, args.seed, args.max_image_side)
+
+
 def make_writer(args: argparse.Namespace) -> Writer:
-    settings = GenerationSettings(args.max_new_tokens, args.temperature, args.top_p, args.seed, args.max_image_side)
+    settings = generation_settings(args)
     if args.url or args.provider:
         from processing.rationales import HTTPWriter
 

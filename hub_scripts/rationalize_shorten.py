@@ -9,7 +9,6 @@ from transformers import AutoTokenizer
 from modeling_lrsa.pretrained_parts import resolve_part
 from processing import PostError
 from processing.posts import iterate_posts, split_files
-from processing.rationales.output import is_file_name
 from processing.rationales.post_questions import RATIONALES
 from processing.rationales.shortening import fit_for_training, polarity_words
 from processing.writing import whole_file, writable_folder
@@ -41,12 +40,13 @@ def shorten(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     out, posts = Path(args.out), Path(args.posts)
-    if posts.is_dir() and (is_file_name(out) or out.is_file()):
+    is_file = out.suffix == ".jsonl"
+    if posts.is_dir() and (is_file or out.is_file()):
         raise PostError(f"{out}: {posts} is a folder; name a folder for its splits.")
-    if posts.is_file() and (not is_file_name(out) or out.is_dir()):
+    if posts.is_file() and (not is_file or out.is_dir()):
         raise PostError(f"{out}: {posts} is a file; name one in .jsonl.")
     files = split_files(posts)
-    writable_folder(out.parent if is_file_name(out) else out)
+    writable_folder(out.parent if is_file else out)
     lexicon = args.mask_polarity_words
     masked = frozenset() if lexicon is None else polarity_words(lexicon or None)
     try:
@@ -56,7 +56,7 @@ def shorten(argv: list[str]) -> int:
 
     changed = total = 0
     for name, file in files.items():
-        target = out if is_file_name(out) else out / f"{name}.jsonl"
+        target = out if is_file else out / f"{name}.jsonl"
         try:
             with whole_file(target) as lines:
                 for _, row, post in iterate_posts(file, labels=None):

@@ -1,7 +1,6 @@
 """What the commands read and print besides posts and models. Imports no torch."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -53,10 +52,6 @@ def print_scores(scores: dict[str, float], out=None) -> None:
         print(f"{task.upper():6} " + " ".join(f"{value:9.2f}" for value in row), file=out)
     names = {"masc_accuracy": "accuracy", "masc_macro_f1": "macro F1", "masc_weighted_f1": "weighted F1"}
     print("MASC   " + ", ".join(f"{text} {scores[name]:.2f}" for name, text in names.items()), file=out)
-
-
-def dump_lines(rows) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,7 @@
 """Saves posts as Parquet, with their pictures, and reads them back."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +51,53 @@ def embed(table: pa.Table) -> pa.Table:
     return table.set_column(column, "image_features", pa.array(features, pa.string()))
 
 
-def read_parquet(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def read_parquet(path: Path, first: int = 0) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yields the place of each row, such as `train.parquet, row 3`, its number from one, and the row.
 
     `image` is `{"bytes", "path"}` for an embedded picture, and otherwise the name of its file; where features alone
     are known, theirs without ending.
 
+    Args:
+        first: rows that are passed over; row groups of theirs alone are not read.
+
     Raises:
         PostError: the file is no Parquet.
     """
-    number = 0
+    with opened(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        group = number = 0
+        while group < len(sizes) and number + sizes[group] <= first:
+            number, group = number + sizes[group], group + 1
+        for batch in file.iter_batches(BATCH, range(group, len(sizes))):
+            passed = min(max(first - number, 0), len(batch))
+            for index, row in enumerate(batch.slice(passed).to_pylist(), number + passed + 1):
+                image = row.get("image")
+                if isinstance(image, dict) and image.get("bytes") is None:
+                    image = image.get("path")
+                if image is None and row.get("image_features"):
+                    image = Path(row["image_features"]).stem
+                yield f"{path}, row {index}", index, row | {"image": image}
+            number += len(batch)
+
+
+def count_rows(path: Path) -> int:
+    """Returns how many posts a Parquet file holds, from its end alone.
+
+    Raises:
+        PostError: the file is no Parquet, or has no column of posts.
+    """
+    with opened(path) as file:
+        names = file.schema_arrow.names
+        if not {"text", "words"} & set(names):
+            raise PostError(f"{path}: has no column `text` or `words`, but {', '.join(names) or 'none at all'}.")
+        return file.metadata.num_rows
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH):
-                for number, row in enumerate(batch.to_pylist(), number + 1):
-                    image = row.get("image")
-                    if isinstance(image, dict) and image.get("bytes") is None:
-                        image = image.get("path")
-                    if image is None and row.get("image_features"):
-                        image = Path(row["image_features"]).stem
-                    yield f"{path}, row {number}", number, row | {"image": image}
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise PostError(
             f"{path}: can't be read as Parquet ({' '.join(str(error).split())}); save it again."

@@ -18,12 +18,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
-            try:
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise PostError(
-                    f"{path}:{number}: byte {error.start} is no UTF-8 ({error.reason}); save the file as UTF-8."
-                ) from error
+            yield number, decode_line(path, number, raw)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -33,9 +28,21 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         PostError: a line is no UTF-8 or no JSON.
     """
     for number, line in read_lines(path):
-        if not (line := line.strip()):
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PostError(f"{path}:{number}: no JSON ({error}); one object a line is expected.") from error
+        if line := line.strip():
+            yield number, parse_line(path, number, line)
+
+
+def decode_line(path: Path, number: int, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise PostError(
+            f"{path}:{number}: byte {error.start} is no UTF-8 ({error.reason}); save the file as UTF-8."
+        ) from error
+
+
+def parse_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PostError(f"{path}:{number}: no JSON ({error}); one object a line is expected.") from error

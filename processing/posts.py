@@ -39,6 +39,7 @@ FEATURES = Features(
         "text_rationale": Value("string"),
     }
 )
+KEPT = (*FEATURES, "rationale_provenance")  # of the columns of a Parquet file
 
 
 def load_posts(
@@ -76,23 +77,11 @@ def load_posts(
             {name: load_posts(file, None, images, on_bad_image, labels, labelled) for name, file in files.items()}
         )
     (path,) = files.values()
-    folder = picture_folder(path, images)
     rows, missing = [], 0
     for where, _, post in iterate_posts(path, images, labels, labelled):
-        image = post["image"]
-        if isinstance(image, dict):
-            post["image_features"] = find_features(folder / image["path"]) if image["path"] else None
-            post["image"] = check_picture(image, f"{where}: image", on_bad_image)
-        elif image is not None:
-            post["image_features"] = find_features(Path(image))
-            if os.path.isfile(image):  # false, too, for what can be no file's name
-                post["image"] = check_picture(image, f"{where}: image", on_bad_image)
-            else:
-                post["image"] = None
-                missing += post["image_features"] is None
+        missing += find_picture(post, where, picture_folder(path, images), on_bad_image)
         rows.append(post)
-    if missing:
-        logger.warning(f"{path}: {missing} of {len(rows)} pictures are not in {folder}; these posts count as without.")
+    warn_of_missing(path, missing, len(rows), picture_folder(path, images))
     return to_dataset(rows)
 
 
@@ -148,25 +137,64 @@ def iterate_posts(
     Raises:
         PostError: names file, line and field.
     """
-    path = Path(path)
-    folder, empty = picture_folder(path, images), True
+    path, empty = Path(path), True
     for where, number, row in read_rows(path):
         empty = False
-        post = check_post(row, where, labels)
-        if labelled and post["aspects"] is None:
-            raise PostError(f"{where}: aspects: is missing; give a list, an empty one where there are none.")
-        if labelled and (bare := [i for i, a in enumerate(post["aspects"]) if a["polarity"] is None]):
-            raise PostError(f"{where}: aspects[{bare[0]}].polarity: is missing.")
-        post["id"] = post["id"] or f"{path.stem}-{number}"
-        embedded = isinstance(post["image"], dict)
-        if path.suffix in OTHER_FORMS:
-            row = {name: value for name, value in row.items() if name in FEATURES} | {"id": post["id"]}
-            row["image"] = post["image"]["path"] if embedded else post["image"]
-        if post["image"] is not None and not embedded:
-            post["image"] = str(folder / post["image"])
-        yield where, row, post
+        yield where, *checked(row, where, number, path, images, labels, labelled)
     if empty:
         raise PostError(f"{path}: the file is empty; it holds no post.")
+
+
+def checked(
+    row: Any,
+    where: str,
+    number: int,
+    path: Path,
+    images: str | Path | None = None,
+    labels: Sequence[str] | None = DEFAULT_LABELS,
+    labelled: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a row of a file and the post in it, as `iterate_posts` gives them."""
+    post = check_post(row, where, labels)
+    if labelled and post["aspects"] is None:
+        raise PostError(f"{where}: aspects: is missing; give a list, an empty one where there are none.")
+    if labelled and (bare := [i for i, a in enumerate(post["aspects"]) if a["polarity"] is None]):
+        raise PostError(f"{where}: aspects[{bare[0]}].polarity: is missing.")
+    post["id"] = post["id"] or f"{path.stem}-{number}"
+    embedded = isinstance(post["image"], dict)
+    if path.suffix in OTHER_FORMS:
+        row = {name: value for name, value in row.items() if name in KEPT} | {"id": post["id"]}
+        row["image"] = post["image"]["path"] if embedded else post["image"]
+    if post["image"] is not None and not embedded:
+        post["image"] = str(picture_folder(path, images) / post["image"])
+    return row, post
+
+
+def find_picture(post: dict[str, Any], where: str, folder: Path, on_bad_image: str) -> bool:
+    """Looks for the picture of a post from `iterate_posts`, and for its features.
+
+    Returns:
+        Whether it has a name, and neither is there.
+
+    Raises:
+        PostError: it is there and can't be read, and is not to be skipped.
+    """
+    image = post["image"]
+    if isinstance(image, dict):
+        post["image_features"] = find_features(folder / image["path"]) if image["path"] else None
+        post["image"] = check_picture(image, f"{where}: image", on_bad_image)
+    elif image is not None:
+        post["image_features"] = find_features(Path(image))
+        if not os.path.isfile(image):  # true, too, for what can be no file's name
+            post["image"] = None
+            return post["image_features"] is None
+        post["image"] = check_picture(image, f"{where}: image", on_bad_image)
+    return False
+
+
+def warn_of_missing(path: str | Path, missing: int, posts: int, folder: Path) -> None:
+    if missing:
+        logger.warning(f"{path}: {missing} of {posts} pictures are not in {folder}; these posts count as without.")
 
 
 def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
@@ -306,6 +334,11 @@ def check_post(row: Any, where: str, labels: Sequence[str] | None = DEFAULT_LABE
 def is_embedded(image: Any) -> bool:
     """Tells whether a picture is given as `Image` stores it with its bytes, which JSON can't hold."""
     return isinstance(image, dict) and isinstance(image.get("bytes"), bytes)
+
+
+def stored_picture(image: Any) -> Any:
+    """Returns the bytes of a picture that is given as `Image` stores it; any other as it is."""
+    return image["bytes"] if is_embedded(image) else image
 
 
 def check_picture(image: str | dict, where: str, on_bad_image: str) -> str | dict | None:

@@ -78,23 +78,8 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
     new += ["image_rationale_input_ids", "text_rationale_input_ids"] if rationales else []
 
     def prepare(batch: dict) -> dict:
-        columns: dict[str, list] = {name: [] for name in new}
-        for index in range(len(batch["id"])):
-            words, text = batch["words"][index], batch["text"][index]
-            encoded = processor(
-                text=[text if words is None else words],
-                image_rationales=[batch["image_rationale"][index]] if rationales else None,
-                text_rationales=[batch["text_rationale"][index]] if rationales else None,
-                aspects=[batch["aspects"][index] or []],
-                task=task,
-                padding=False,
-            )
-            post = encoded.posts[0]
-            row = {name: value[0] for name, value in encoded.items()}
-            row |= {"text": post.text, "offsets": post.offsets, "is_words": post.is_words}
-            for name in new:
-                columns[name].append(row.get(name, []))  # a missing rationale is an empty list
-        return columns
+        encoded = encode_posts(batch, processor, task, rationales, labelled)
+        return {name: encoded[name] for name in new}
 
     kept = [name for name in ("id", "aspects", *RATIONALES * rationales) if name in posts.column_names]
     path = cache_file("prepare", posts._fingerprint, fingerprint(processor), task, *kept)
@@ -113,6 +98,31 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
             prepared = prepared.add_column(name, posts.data.column(name), feature=posts.features[name])
     prepared._fingerprint = Path(path).stem
     return prepared
+
+
+def encode_posts(
+    posts: dict[str, list], processor: LRSAProcessor, task: str, rationales: bool, labelled: bool = False
+) -> dict[str, list]:
+    """Tokenises a batch of posts, given by columns; see `prepare_posts` for what comes out.
+
+    Args:
+        labelled: whether every aspect has its polarity, and `labels` are wanted.
+    """
+    encoded = processor(
+        text=[text if words is None else words for text, words in zip(posts["text"], posts["words"])],
+        image_rationales=posts["image_rationale"] if rationales else None,
+        text_rationales=posts["text_rationale"] if rationales else None,
+        aspects=[aspects or [] for aspects in posts["aspects"]] if labelled or task == "masc" else None,
+        task=task,
+        padding=False,
+    )
+    columns = {name: encoded[name] for name in ("input_ids", "word_ids")}
+    columns |= {name: encoded[name] for name in ("labels", "aspect_spans") if name in encoded}
+    columns |= {name: [getattr(post, name) for post in encoded.posts] for name in ("text", "offsets", "is_words")}
+    if rationales:
+        for name in RATIONALES:  # a missing one is an empty list
+            columns[f"{name}_input_ids"] = encoded.get(f"{name}_input_ids", [[]] * len(encoded.posts))
+    return columns
 
 
 def any_given(posts: Dataset, name: str) -> bool:

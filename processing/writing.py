@@ -1,11 +1,12 @@
 """Writes folders and files that appear whole."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from .post_files import PostError
 
@@ -44,6 +45,8 @@ def whole_path(path: Path) -> Iterator[Path]:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield fresh
+        with open(fresh, "rb") as file:
+            os.fsync(file.fileno())  # or a power failure leaves the name with nothing behind it
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
@@ -60,3 +63,7 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a file that appears whole, in place of a former one."""
     with whole_file(path) as file:
         file.write(text)
+
+
+def dump_lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,6 +1,5 @@
 """Asks a large model in this process: a Hub id, a folder that `save_pretrained` wrote, or a GGUF file."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..digests import digest_of_checkpoint, digest_of_files
 from ..images_lrsa import open_image
 from .messages import one_line
 from .writers import Answer, Failure, GenerationSettings, Request, WriterError
@@ -32,8 +32,6 @@ QUANTIZATIONS = {
     "8bit": {"load_in_8bit": True},
     "4bit": {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16},
 }
-# What decides on the answers of a checkpoint, beside notes, logs and the optimizer's state.
-_CHECKPOINT_SUFFIXES = {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt"}
 
 
 class LocalWriter:
@@ -310,14 +308,9 @@ def _name(source: str, options: dict[str, str], config) -> str:
         commit = getattr(config, "_commit_hash", None)
         return f"{source}@{commit[:12]}" if commit else source
     if options:
-        files = [folder / options["gguf_file"]]
-    else:
-        files = [file for file in folder.iterdir() if file.is_file() and file.suffix in _CHECKPOINT_SUFFIXES]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        with open(file, "rb") as opened:
-            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
-    return f"{files[0].stem if options else folder.resolve().name}@{digest.hexdigest()[:12]}"
+        file = folder / options["gguf_file"]
+        return f"{file.stem}@{digest_of_files([file])}"
+    return f"{folder.resolve().name}@{digest_of_checkpoint(folder)}"
 
 
 def _line(error: Exception) -> str:

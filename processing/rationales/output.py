@@ -1,28 +1,45 @@
 """Writes posts together with their rationales and where these came from."""
 
-import json
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..posts import PostError
-from ..writing import whole_file
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Value
+
+from ..chunks import Chunk
+from ..parquet_posts import BATCH
+from ..posts import FEATURES, PostError
+from ..writing import dump_lines, whole_file, whole_path
 from .asking import Question
 from .post_questions import RATIONALES, PostQuestions
 from .store import AnswerStore
 
 
-def write_posts(questions: PostQuestions, store: AnswerStore, out: str | Path) -> Counter[str]:
-    """Writes the posts in their order, with all their fields, as JSON Lines.
+_SETTINGS = {"max_new_tokens": Value("int32"), "temperature": Value("float64"), "top_p": Value("float64")}
+_SETTINGS |= {"seed": Value("int64"), "max_image_side": Value("int32")}
+_PROVENANCE = {name: Value("string") for name in ("model", "prompt", "date", "finish_reason")} | {
+    "settings": _SETTINGS
+}
+SCHEMA = Features({**FEATURES, "rationale_provenance": dict.fromkeys(RATIONALES, _PROVENANCE)}).arrow_schema
+
+
+def write_posts(questions: PostQuestions, store: AnswerStore, out: str | Path, ending: str = ".jsonl") -> Counter[str]:
+    """Writes the posts in their order, with all their fields, as JSON Lines; or as Parquet, with those of `FEATURES`.
 
     `text_rationale` and `image_rationale` are the answers in the store, those that the posts had already, or null;
     `rationale_provenance` holds for each of the two `model`, `prompt` (`id@version`), `settings`, `date` and
     `finish_reason`, or null where the rationale was there before.
 
     Args:
-        out: a `.jsonl` file, or for the splits of a folder a folder, which `datasets.load_dataset` reads, too. Each
-            file appears whole.
+        out: a `.jsonl` or `.parquet` file, or for the files of a folder a folder, which `datasets.load_dataset` reads,
+            too. Each file appears whole.
+        ending: of the files of a folder.
 
     Returns:
         How many posts have a rationale, by its kind.
@@ -31,21 +48,51 @@ def write_posts(questions: PostQuestions, store: AnswerStore, out: str | Path) -
         PostError: a file can't be written.
     """
     out, written = Path(out), Counter()
-    for name, file in questions.files.items():
-        target = out if is_file_name(out) else out / f"{name}.jsonl"
+    for name, chunk in questions.chunks.items():
+        target = out if is_file_name(out) else out / f"{name}{ending}"
         try:
-            with whole_file(target) as lines:
-                for row, asked in questions.of_file(file):
-                    row = with_rationales(row, asked, store)
-                    written.update(kind for kind in RATIONALES if row[kind])
-                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise PostError(f"{target}: can't be written ({error.strerror}); the answers are kept.") from error
+            with row_writer(target) as write:
+                every = rows_of(questions, chunk, store, target.suffix == ".parquet")
+                while rows := list(islice(every, BATCH)):
+                    written += count_rationales(rows)
+                    write(rows)
+        except (OSError, pa.ArrowException) as error:
+            problem = getattr(error, "strerror", None) or error
+            raise PostError(f"{target}: can't be written ({problem}); the answers are kept.") from error
     return written
 
 
+@contextmanager
+def row_writer(target: Path) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """Gives what appends rows to a file that then appears whole."""
+    if target.suffix == ".parquet":
+        with whole_path(target) as fresh, pq.ParquetWriter(fresh, SCHEMA) as writer:
+            yield lambda rows: writer.write_table(pa.Table.from_pylist(list(rows), SCHEMA))
+    else:
+        with whole_file(target) as lines:
+            yield lambda rows: lines.write(dump_lines(rows))
+
+
+def rows_of(
+    questions: PostQuestions, chunk: Chunk, store: AnswerStore, parquet: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yields the posts of a chunk with their rationales, as rows of JSON Lines or of Parquet, pictures in them."""
+    for row, post, asked in questions.of_chunk(chunk):
+        if parquet:
+            image = post["image"] if isinstance(post["image"], dict) else None
+            name = row.get("image")
+            features = {"image_features": row.get("image_features")}
+            row = post | features | {"rationale_provenance": row.get("rationale_provenance")}
+            row["image"] = image or (name and {"bytes": None, "path": name})
+        yield with_rationales(row, asked, store)
+
+
+def count_rationales(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    return Counter(kind for row in rows for kind in RATIONALES if row[kind])
+
+
 def is_file_name(out: Path) -> bool:
-    return out.suffix == ".jsonl"
+    return out.suffix in (".jsonl", ".parquet")
 
 
 def with_rationales(row: dict[str, Any], asked: dict[str, Question], store: AnswerStore) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
 
-from ..posts import PostError, iterate_posts, read_json_lines, split_files
+from ..chunks import Chunk, ChunkReader, named_files, whole
+from ..post_files import PostError, read_json_lines
 from .asking import Question, answer_key
 from .prompts import Evidence, Prompt
 from .writers import Request, Writer
@@ -16,25 +17,27 @@ RATIONALES = ("text_rationale", "image_rationale")
 
 
 class PostQuestions:
-    """The questions about the posts of a file, or of all splits of a folder; can be gone through many times.
+    """The questions about the posts of a file, of a folder or of a chunk; can be gone through many times.
 
     A question is made of a post's text and picture, and of what `evidence` says; its aspects are not looked at. A post
     whose picture can't be shown to the writer is asked about with the evidence of its picture alone; where there is
     none, its question has a `problem`.
 
     Args:
-        path: a file or a folder, as `load_posts` takes it. All posts are checked at once.
+        source: a file, or a folder of splits or of shards, all of whose posts are checked at once; or one chunk.
         prompts: by kind, `"text_rationale"` or `"image_rationale"` or both.
         writer: who is going to be asked.
         images: folder of the pictures. Defaults to `images/` beside the file.
         evidence: from `read_evidence`.
         shots: worked examples in front of each question.
         overwrite: ask about rationales that posts already have.
+        on_bad_post: as of `ChunkReader`.
 
     Attributes:
-        files: the file of each split.
+        chunks: each file, by the name of its split or shard, or the one chunk.
         posts: how many there are.
         total: how many questions there are.
+        bad: what is no post, `{"place", "problem"}` each.
 
     Raises:
         PostError: names file, line and field.
@@ -42,37 +45,46 @@ class PostQuestions:
 
     def __init__(
         self,
-        path: str | Path,
+        source: str | Path | Chunk,
         prompts: Mapping[str, Prompt],
         writer: Writer,
         images: str | Path | None = None,
         evidence: Mapping[str, Evidence] | None = None,
         shots: int = 0,
         overwrite: bool = False,
+        on_bad_post: str = "error",
     ):
-        self.files = split_files(path)
-        self.prompts, self.writer, self.images, self.shots = prompts, writer, images, shots
+        if isinstance(source, Chunk):
+            self.chunks = {source.file.stem: source}
+        else:
+            self.chunks = {name: whole(file) for name, file in named_files(source).items()}
+        self.prompts, self.writer, self.shots = prompts, writer, shots
         self.evidence, self.overwrite = evidence or {}, overwrite
+        self.reader = ChunkReader(images, on_bad_post=on_bad_post)
         self.posts = self.total = known = 0
+        self.bad: list[dict[str, str]] = []
         for prompt in prompts.values():
             prompt.request("", b"", shots=shots)  # says if there are fewer examples
-        for file in self.files.values():
-            for _, _, post in iterate_posts(file, images, labels=None):
+        for chunk in self.chunks.values():
+            before = self.posts + len(self.bad)
+            for _, _, post in self.reader.checked(chunk, self.bad):
                 self.posts += 1
                 self.total += sum(self._lacks(post, kind) for kind in prompts)
                 known += post["id"] in self.evidence
-        if self.evidence and not known:
-            raise PostError(f"{path}: no post has an `id` of the evidence, such as {next(iter(self.evidence))!r}.")
+            if self.posts + len(self.bad) == before and len(self.chunks) == 1:
+                raise PostError(f"{chunk.file}: the file is empty; it holds no post.")
+        if self.evidence and not known and not isinstance(source, Chunk):
+            raise PostError(f"{source}: no post has an `id` of the evidence, such as {next(iter(self.evidence))!r}.")
 
     def __iter__(self) -> Iterator[Question]:
-        for file in self.files.values():
-            for _, questions in self.of_file(file):
+        for chunk in self.chunks.values():
+            for _, _, questions in self.of_chunk(chunk):
                 yield from questions.values()
 
-    def of_file(self, file: Path) -> Iterator[tuple[dict[str, Any], dict[str, Question]]]:
-        """Yields each row of a file as it stands there, and its questions by kind."""
-        for _, row, post in iterate_posts(file, self.images, labels=None):
-            yield row, {kind: self._question(kind, post) for kind in self.prompts if self._lacks(post, kind)}
+    def of_chunk(self, chunk: Chunk) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Question]]]:
+        """Yields each row of a chunk as it stands there, the post in it, and its questions by kind."""
+        for _, row, post in self.reader.checked(chunk, []):
+            yield row, post, {kind: self._question(kind, post) for kind in self.prompts if self._lacks(post, kind)}
 
     def _lacks(self, post: dict[str, Any], kind: str) -> bool:
         return self.overwrite or not post[kind]

@@ -14,11 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from hub_scripts.cli import main
-from processing import load_posts
+from processing import load_posts, save_posts
 
 
 HERE = Path(__file__).parent
@@ -213,6 +214,61 @@ def test_a_folder_of_splits(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.jsonl", "validation.jsonl"]
     check_whole(data / "train.jsonl", tmp_path / "out" / "train.jsonl")
     assert (tmp_path / "out.answers.sqlite").is_file()
+
+
+def test_parquet_in_and_out_with_its_pictures(tmp_path, capsys):
+    save_posts(load_posts(write_posts(tmp_path, 6)), tmp_path / "in" / "a.parquet")
+    save_posts(load_posts(write_posts(tmp_path, 4)), tmp_path / "in" / "b.parquet")
+    with RunningServer() as server:
+        command = ["--model", "m", "--url", server.url]
+        assert main(["rationalize", str(tmp_path / "in"), str(tmp_path / "out"), *command, "--format", "parquet"]) == 0
+        assert main(["rationalize", str(tmp_path / "in" / "a.parquet"), str(tmp_path / "a.jsonl"), *command]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.parquet", "b.parquet"]
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    check = read(tmp_path / "a.jsonl")
+    for row, former, lines in zip(rows, pq.read_table(tmp_path / "in" / "a.parquet").to_pylist(), check, strict=True):
+        texts = ("text_rationale", "image_rationale")
+        assert {name: row[name] for name in former if name not in texts} == {
+            name: former[name] for name in former if name not in texts
+        }
+        assert [row[kind] for kind in texts] == [lines[kind] for kind in texts] and all(row[kind] for kind in texts)
+        settings = row["rationale_provenance"]["image_rationale"]["settings"]
+        assert settings == lines["rationale_provenance"]["image_rationale"]["settings"]
+    loaded = load_posts(tmp_path / "out" / "b.parquet")
+    assert len(loaded) == 4 and loaded[0]["image"].size == (20, 16) and loaded["aspects"] == [[GOLD]] * 4
+    again = ["rationalize", str(tmp_path / "out"), str(tmp_path / "again"), *command, "--format", "parquet"]
+    assert main(again) == 0
+    assert pq.read_table(tmp_path / "again" / "a.parquet").to_pylist() == rows, "with the provenance that they had"
+
+
+def test_rationales_in_parts(tmp_path, capsys):
+    posts = write_posts(tmp_path, 25)
+    posts.write_text(posts.read_text().replace("number 7 was", "<<400 ok>> was") + "torn\n")
+    out = tmp_path / "out"
+    with RunningServer() as server:
+        command = ["rationalize", str(posts), str(out), "--model", "m", "--url", server.url, "--kinds", "text"]
+        command += ["--part-size", "10", "--on-bad-post", "skip"]
+        assert main([*command, "--shard", "2/2"]) == 0
+        assert "2 of 3 parts are left to other shares." in capsys.readouterr().out
+        assert server.stats()["answers"] == 10
+        assert main(command) == 1
+        told = capsys.readouterr().out
+        assert "1 of 3 parts were answered before." in told and "Asked 15: 14 answered, 1 failed." in told
+        assert f"1 rows are no posts and listed in {out / '.run'}, such as {posts}:26: no JSON" in told
+        assert main(command) == 1, "the one that failed is still missing"
+        assert "25 posts with 24 text rationales" in capsys.readouterr().out
+        assert main([*command, "--retry-failed"]) == 0
+        told = capsys.readouterr().out
+        assert "2 of 3 parts were answered before." in told and "Asked 1: 1 answered, 0 failed." in told
+        assert main(command) == 0
+        assert answered_twice(server) == 0
+        assert main([*command, "--temperature", "1"]) == 2
+        assert "holds parts of a run with another generation" in capsys.readouterr().err
+    rows = [row for part in sorted(out.glob("part-*.jsonl")) for row in read(part)]
+    assert [row["id"] for row in rows] == [f"p{n}" for n in range(25)] and all(row["text_rationale"] for row in rows)
+    assert sorted(path.name for path in (tmp_path / "out.answers").glob("*.sqlite")) == [
+        f"part-{number:06d}.sqlite" for number in range(3)
+    ]
 
 
 def test_the_example_in_the_documentation(tmp_path, monkeypatch, capsys):

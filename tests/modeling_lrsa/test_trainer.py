@@ -221,18 +221,23 @@ def test_gradient_checkpointing_changes_no_loss(tiny, tmp_path, text, encoder, r
 
 
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
-def test_resumed_amid_an_epoch_the_losses_are_those_of_the_uninterrupted(tiny, tmp_path, monkeypatch, strategy):
+def test_resumed_amid_an_epoch_losses_and_weights_are_those_of_the_uninterrupted(
+    tiny, tmp_path, monkeypatch, strategy
+):
     """Eight posts in batches of two: steps 2 and 6 lie amid an epoch, whose order must be the same again."""
     monkeypatch.setenv("LRSA_CACHE", str(tmp_path / "cache"))
     start = tiny.model(num_fusion_layers=1)
     data = prepare_posts(Dataset.from_list(tiny.raw_posts(), features=FEATURES), tiny.processor(start))
     steps = {"max_steps": 8, "per_device_train_batch_size": 2, "train_sampling_strategy": strategy}
     steps |= {"save_strategy": "steps", "save_steps": 2, "save_total_limit": None}
-    whole = losses_of(tiny, copy.deepcopy(start), tmp_path, data, **steps)
+    trained = copy.deepcopy(start)
+    whole = losses_of(tiny, trained, tmp_path, data, **steps)
     for step in (2, 4, 6):
-        checkpoint = str(tmp_path / f"checkpoint-{step}")
-        again = losses_of(tiny, copy.deepcopy(start), tmp_path / "again", data, checkpoint, **steps)
+        model, checkpoint = copy.deepcopy(start), str(tmp_path / f"checkpoint-{step}")
+        again = losses_of(tiny, model, tmp_path / "again", data, checkpoint, **steps)
         assert again == pytest.approx(whole, abs=1e-6)
+        for (name, one), two in zip(trained.named_parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(one, two, atol=1e-6, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("text", ["bert", "bart"])

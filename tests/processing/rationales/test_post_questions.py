@@ -50,8 +50,8 @@ def posts(folder):
 def asked(questions):
     """By post and kind, the question's problem, `"picture"` or `"text"`."""
     found = []
-    for file in questions.files.values():
-        for row, of_post in questions.of_file(file):
+    for chunk in questions.chunks.values():
+        for row, _, of_post in questions.of_chunk(chunk):
             for kind, question in of_post.items():
                 pictured = any(p["type"] == "image" for m in question.request.messages for p in m["content"])
                 found.append((row.get("id"), kind[0], question.problem or ("picture" if pictured else "text")))

@@ -1,0 +1,169 @@
+"""`lrsa predict`: finds aspects and polarities in posts, however many."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from modeling_lrsa.predictor import Predictor
+from modeling_lrsa.training import load_model
+from processing import LRSAOnnxPredictor, PostError
+from processing.chunks import Chunk, ChunkReader, cut, shard_files
+from processing.digests import digest_of_checkpoint, digest_of_states
+from processing.indexing_lrsa import DEFAULT_LABELS
+from processing.linguistics import load_annotator
+from processing.parts import Answered, Worker
+from processing.posts import check_post, one_post, stored_picture
+from processing.writing import dump_lines
+
+from .commands import add_input_arguments, check_output
+from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_scale_arguments
+from .terminal import show_progress
+
+
+TASKS = ("mabsa", "mate", "masc")
+ASPECT = {"aspect": pa.string(), "polarity": pa.string(), "score": pa.float64()}
+ASPECT |= dict.fromkeys(("start", "end", "word_start", "word_end"), pa.int32())
+SCHEMA = pa.schema({"id": pa.string(), "aspects": pa.list_(pa.struct(ASPECT))})
+
+
+def predict(argv: list[str]) -> None:
+    args = parse(argv)
+    if args.text is not None:
+        post = {"text": args.text, "image_rationale": args.image_rationale, "text_rationale": args.text_rationale}
+        posts = list(one_post(check_post(post, "--text"), args.image))
+        print(dump_lines([{"id": None, "aspects": load_predictor(args)(posts)[0]}]), end="")
+        return
+    files = shard_files(args.posts, args.split)
+    chunks = cut(files, args.part_size or CHUNK)
+    progress = show_progress()
+    if args.output is None:
+        print_predictions(args, chunks)
+        return
+    settings = {
+        "command": "predict",
+        "model": model_key(args.model),
+        "posts": f"{args.posts} ({len(files)} files, {digest_of_states(files)})",
+        "part size": args.part_size or CHUNK,
+        "task": args.task,
+        "number of beams": args.num_beams,
+        "lexicon": args.lexicon,
+        "folder of pictures": args.images,
+    }
+    counts = answer_all(
+        args,
+        Path(args.output),
+        chunks,
+        partial(chunk_predictor, args),
+        partial(check_chunk, reader_of(args)),
+        settings,
+        SCHEMA,
+        count,
+        progress,
+    )
+    print(f"{counts['aspects']:,} aspects in {counts['posts']:,} posts: {args.output}")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lrsa predict",
+        description='Writes one line {"id", "aspects": [prediction, ...]} for each post, or answers '
+        "for one post given by --text. What was answered is kept: after a crash, run the same command to go on.",
+        epilog="docs/scaling.md tells more of many posts.",
+    )
+    add_input_arguments(parser, posts_optional=True)
+    parser.add_argument("--split", help="split of a folder")
+    parser.add_argument("--output", help="file: JSON Lines, or .parquet (default: standard output)")
+    parser.add_argument("--task", choices=TASKS, default="mabsa", help="masc asks the polarity of the given spans")
+    parser.add_argument("--text", help="one post in place of POSTS")
+    parser.add_argument("--image", help="its picture: file or URL")
+    parser.add_argument("--image-rationale", help="what the picture shows and conveys")
+    parser.add_argument("--text-rationale", help="what the text means")
+    add_scale_arguments(parser)
+    args = parser.parse_args(argv)
+    if (args.text is None) == (args.posts is None):
+        parser.error("give either POSTS or --text")
+    if is_onnx_folder(args.model) and args.num_beams > 1:
+        parser.error("an ONNX model decodes greedily: leave out --num-beams")
+    if (args.part_size or args.engine != "local") and args.output is None:
+        parser.error("--part-size and --engine ray need --output")
+    check_scale_arguments(parser, args)
+    if not args.part_size:
+        check_output(args.output)
+    return args
+
+
+def print_predictions(args: argparse.Namespace, chunks: Sequence[Chunk]) -> None:
+    if args.on_bad_post == "error":
+        for chunk in chunks:
+            check_chunk(reader_of(args), chunk)
+    worker = chunk_predictor(args)
+    for chunk in chunks:
+        answered = worker(chunk)
+        for row in answered.bad:
+            print(f"lrsa predict: {row['problem']}", file=sys.stderr)
+        print(dump_lines(answered.rows), end="")
+
+
+def count(rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(posts=len(rows), aspects=sum(len(row["aspects"]) for row in rows))
+
+
+def reader_of(args: argparse.Namespace) -> ChunkReader:
+    return ChunkReader(args.images, args.on_bad_image, args.on_bad_post, DEFAULT_LABELS)
+
+
+def chunk_predictor(args: argparse.Namespace) -> Worker:
+    """Returns what reads and predicts a chunk, wherever it runs."""
+    reader, predictor = reader_of(args), load_predictor(args)
+
+    def work(chunk: Chunk) -> Answered:
+        read = reader.read(chunk)
+        found = predictor(read.posts)
+        rows = [{"id": post["id"], "aspects": aspects} for post, aspects in zip(read.posts, found, strict=True)]
+        return Answered(rows, read.bad, Counter(missing=read.missing))
+
+    return work
+
+
+def load_predictor(args: argparse.Namespace) -> Callable[[Sequence[dict[str, Any]]], list[list[dict]]]:
+    if is_onnx_folder(args.model):
+        return onnx_predictor(args)
+    model, processor = load_model(args.model)
+    if torch.accelerator.is_available():
+        model = model.to(torch.accelerator.current_accelerator())
+    return Predictor(model, processor, args.task, args.batch_size, args.num_beams, args.lexicon)
+
+
+def onnx_predictor(args: argparse.Namespace) -> Callable[[Sequence[dict[str, Any]]], list[list[dict]]]:
+    """Returns what `Predictor` does, with ONNX Runtime."""
+    try:
+        model = LRSAOnnxPredictor(args.model)
+    except (ImportError, OSError, ValueError) as error:
+        raise PostError(f"{args.model}: {' '.join(str(error).split())}") from error
+    annotator = load_annotator(args.lexicon) if model.reads_linguistics else None
+
+    def run(posts: Sequence[dict[str, Any]]) -> list[list[dict]]:
+        texts = [post["text"] if post["words"] is None else post["words"] for post in posts]
+        posts = [post | {"image": stored_picture(post["image"])} for post in posts]
+        if annotator is not None:
+            posts = [post | {"linguistics": found} for post, found in zip(posts, annotator(texts))]
+        order = sorted(range(len(posts)), key=lambda index: sum(map(len, texts[index])), reverse=True)
+        found = model.predict([posts[index] for index in order], args.task, args.batch_size)
+        return [aspects for _, aspects in sorted(zip(order, found), key=lambda pair: pair[0])]
+
+    return run
+
+
+def is_onnx_folder(name: str) -> bool:
+    return (Path(name) / "encoder.onnx").is_file()
+
+
+def model_key(name: str) -> str:
+    return f"{Path(name).resolve().name}@{digest_of_checkpoint(Path(name))}" if Path(name).is_dir() else name
