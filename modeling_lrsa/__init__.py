@@ -1,27 +1,25 @@
 """LRSA for transformers: models. Importing registers them, and the processor, with the Auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
+from importlib import import_module
 
-from processing import LRSAProcessor, MABSAPipeline
-
-from .configuration_lrsa import LRSAConfig
-from .modeling_lrsa import LRSAForMABSA, LRSAModel
-from .pretrained_lrsa import LRSAPreTrainedModel
+from .registration import register
 
 
-AutoConfig.register("lrsa", LRSAConfig, exist_ok=True)
-AutoModel.register(LRSAConfig, LRSAForMABSA, exist_ok=True)
-AutoProcessor.register(LRSAConfig, LRSAProcessor, exist_ok=True)
-if "mabsa" not in PIPELINE_REGISTRY.get_supported_tasks():
-    PIPELINE_REGISTRY.register_pipeline("mabsa", pipeline_class=MABSAPipeline, pt_model=AutoModel)
+_WHERE = {
+    "LRSAConfig": "configuration_lrsa",
+    "LRSAForMABSA": "modeling_lrsa",
+    "LRSAModel": "modeling_lrsa",
+    "LRSAPreTrainedModel": "pretrained_lrsa",
+    "LRSATrainer": "trainer",
+}
 
-__all__ = ["LRSAConfig", "LRSAForMABSA", "LRSAModel", "LRSAPreTrainedModel", "LRSATrainer"]
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name):
-    if name == "LRSATrainer":
-        from .trainer import LRSATrainer
-
-        return LRSATrainer
+    if name in _WHERE:
+        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register()

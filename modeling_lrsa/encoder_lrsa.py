@@ -204,7 +204,24 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
             features = self.vision_model(pixel_values.to(self.vision_model.dtype)).last_hidden_state
         return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
 
-    def _image_block(self, text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale):
+    def _embed(self, input_ids, inputs_embeds):
+        """Returns the embeddings of the text (batch, text, hidden), and of the image block's brackets, if it has some.
+
+        By one look-up: on the way back each fills a gradient as large as the vocabulary.
+        """
+        embeddings, ids = self.get_input_embeddings(), self.config.image_bracket_token_ids
+        if ids is None:
+            return (embeddings(input_ids) if inputs_embeds is None else inputs_embeds), None
+        text = input_ids if inputs_embeds is None else inputs_embeds
+        brackets = torch.tensor(ids, device=text.device).expand(len(text), -1)
+        if inputs_embeds is not None:
+            return inputs_embeds, embeddings(brackets)
+        embeds = embeddings(torch.cat([brackets, input_ids], dim=1))
+        return embeds[:, len(ids) :], embeds[:, : len(ids)]
+
+    def _image_block(
+        self, text_embeds, brackets, pixel_values, image_features, image_attention_mask, has_image_rationale
+    ):
         """Returns the image block (batch, block, hidden) and its mask (batch, block)."""
         batch, slots = text_embeds.shape[0], self.config.num_image_tokens
         if image_features is None and pixel_values is not None:
@@ -234,9 +251,8 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
             block = torch.where(stand_in.unsqueeze(-1), queries.to(block.dtype), block)
             is_query = torch.arange(slots, device=block.device) < number
             mask = mask | (stand_in & is_query)
-        if self.config.image_bracket_token_ids:
-            ids = torch.tensor(self.config.image_bracket_token_ids, device=block.device)
-            opening, closing = self.get_input_embeddings()(ids).to(block.dtype).expand(batch, -1, -1).split(1, dim=1)
+        if brackets is not None:
+            opening, closing = brackets.to(block.dtype).split(1, dim=1)
             block = torch.cat([opening, block, closing], dim=1)
             around = mask.any(-1, keepdim=True)
             mask = torch.cat([around, mask, around], dim=1)
@@ -269,7 +285,7 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        text_embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        text_embeds, brackets = self._embed(input_ids, inputs_embeds)
         if attention_mask is None:
             attention_mask = torch.ones(text_embeds.shape[:2], dtype=torch.long, device=text_embeds.device)
         text_mask = attention_mask.bool()
@@ -297,7 +313,7 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
                 text_mask.new_zeros(text_mask.shape[0]) if rationales is None else image_rationale_mask.any(-1)
             )
             block, block_mask = self._image_block(
-                text_embeds, pixel_values, image_features, image_attention_mask, has_image_rationale
+                text_embeds, brackets, pixel_values, image_features, image_attention_mask, has_image_rationale
             )
             source = torch.cat([block, text_embeds], dim=1)
             source_mask = torch.cat([block_mask, text_mask], dim=1)

@@ -3,6 +3,7 @@
 import inspect
 
 import torch
+from transformers.cache_utils import DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
 
@@ -68,6 +69,31 @@ class LRSAGenerationMixin(GenerationMixin):
         encoder_outputs = model_kwargs["encoder_outputs"]
         encoder_outputs.source_keys = self._source_keys(encoder_outputs)
         return model_kwargs
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        """The first step, once a post: its beams start alike, and so the source is projected once for all of them."""
+        beams = max(generation_config.num_beams, generation_config.num_return_sequences)
+        cache = model_kwargs.get("past_key_values")
+        fresh = type(getattr(cache, "self_attention_cache", None)) is DynamicCache and not cache.get_seq_length()
+        recorded = generation_config.output_attentions or generation_config.output_hidden_states
+        if beams == 1 or not fresh or recorded:
+            return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+
+        def first_of(inputs):
+            return {name: value[::beams] if torch.is_tensor(value) else value for name, value in inputs.items()}
+
+        first, encoded = first_of(model_kwargs), model_kwargs["encoder_outputs"]
+        first["encoder_outputs"] = type(encoded)(**first_of(encoded))
+        outputs = super()._prefill(input_ids[::beams], generation_config, first, *args, **kwargs)
+        cache.batch_repeat_interleave(beams)
+        outputs.logits = outputs.logits.repeat_interleave(beams, dim=0)
+        return outputs
+
+    @staticmethod
+    def _reorder_cache(past_key_values, beam_indices):
+        """Reorders what beams have written; the source that they read is their post's, whichever they are."""
+        getattr(past_key_values, "self_attention_cache", past_key_values).reorder_cache(beam_indices)
+        return past_key_values
 
     def _get_logits_processor(self, generation_config, model_kwargs=None, logits_processor=None, **kwargs):
         """Adds the grammar behind the caller's processors.

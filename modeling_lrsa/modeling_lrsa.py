@@ -97,17 +97,29 @@ class LRSAModel(LRSAPreTrainedModel):
         if self.target_embeddings is not None:
             return self.target_embeddings.weight
         ids = as_inputs and self.config.decoder_input_token_ids or self.config.target_token_ids
-        return self.get_input_embeddings().weight[ids]
+        table = self.get_input_embeddings().weight
+        return nn.functional.embedding(torch.tensor(ids, device=table.device), table)
 
-    def embed_targets(self, target_ids: torch.LongTensor, encoder_outputs: LRSAEncoderOutput) -> torch.FloatTensor:
-        """Embeds target ids (batch, length): a pointer by the column it points at, others by their own embedding."""
+    def embed_targets(
+        self,
+        target_ids: torch.LongTensor,
+        encoder_outputs: LRSAEncoderOutput,
+        target_rows: torch.FloatTensor | None = None,
+    ) -> torch.FloatTensor:
+        """Embeds target ids (batch, length): a pointer by the column it points at, others by their own embedding.
+
+        Args:
+            target_rows: what `target_rows` gave, where it has been asked already.
+        """
         offset = self.config.pointer_offset
         source = encoder_outputs.text_embeds
         if self.config.decoder_pointer_input == "states":
             source = encoder_outputs.text_states
         columns = (target_ids - offset).clamp(0, source.shape[1] - 1)
         pointed = source.gather(1, columns.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
-        own = nn.functional.embedding(target_ids.clamp(max=offset - 1), self.target_rows(as_inputs=True))
+        if target_rows is None or self.config.decoder_input_token_ids is not None:
+            target_rows = self.target_rows(as_inputs=True)
+        own = nn.functional.embedding(target_ids.clamp(max=offset - 1), target_rows)
         return torch.where((target_ids >= offset).unsqueeze(-1), pointed, own)
 
     @can_return_tuple
@@ -137,10 +149,11 @@ class LRSAModel(LRSAPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         output_fusion_attentions: bool | None = None,
+        target_rows: torch.FloatTensor | None = None,
         **kwargs,
     ) -> LRSAOutput:
         r"""
-        See [`LRSAForMABSA.forward`].
+        See [`LRSAForMABSA.forward`]; `target_rows` is as in `embed_targets`.
         """
         recorded = self._recorded(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
         if encoder_outputs is None:
@@ -169,7 +182,7 @@ class LRSAModel(LRSAPreTrainedModel):
             prefix = torch.tensor([self.config.decoder_prefix], device=encoder_outputs.text_embeds.device)
             decoder_input_ids = prefix.repeat(encoder_outputs.text_embeds.shape[0], 1)
         decoder_outputs = self.decoder(
-            inputs_embeds=self.embed_targets(decoder_input_ids, encoder_outputs),
+            inputs_embeds=self.embed_targets(decoder_input_ids, encoder_outputs, target_rows),
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=encoder_outputs.source_mask.long(),
@@ -382,12 +395,15 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             use_cache = False
             if decoder_input_ids is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        # Once for both: on the way back each look-up fills a gradient as large as the vocabulary.
+        target_rows = self.model.target_rows()
         outputs = self.model(
             encoder_outputs=encoder_outputs,
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            target_rows=target_rows,
             **recorded,
             **kwargs,
         )
@@ -396,7 +412,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             states = states[:, -labels.shape[1] :]  # nothing is asked of the prefix but its last
         logits = self.pointer_head(
             states,
-            self.model.target_rows(),
+            target_rows,
             self._source_keys(encoder_outputs),
             encoder_outputs.pointer_mask,
         )

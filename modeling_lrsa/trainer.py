@@ -120,6 +120,7 @@ class LRSATrainer(Seq2SeqTrainer):
             self.train_dataset = DroppedInputs(self.train_dataset, share, self.data_seed)
             self.add_callback(EpochOfDroppedInputs(self.train_dataset))
         self.label_smoother = None  # transformers' takes the labels away, and smooths over masked columns
+        self.padding = np.zeros(2, dtype=object)
 
     @property
     def data_seed(self) -> int:
@@ -152,6 +153,19 @@ class LRSATrainer(Seq2SeqTrainer):
         if num_items_in_batch is not None and args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        for name, mask in inputs.items():
+            if name.endswith("attention_mask") and mask.dim() == 2:
+                self.padding += mask.numel() - mask.sum(), mask.numel()  # tensors: a step waits for no device
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Adds `padding`: which share of the positions of texts and rationales since the last time was padding."""
+        if "loss" in logs and self.padding[1]:
+            logs["padding"] = round(float(self.padding[0]) / self.padding[1], 4)
+            self.padding[:] = 0
+        super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):
         # Seq2SeqTrainer's `gather` counts the posts twice that fill up the last batch of the last process.

@@ -84,7 +84,7 @@ def test_answers_as_the_pipeline_here(endpoint, folder):
     assert any(wanted) and wanted[4] == [] and wanted[1] == wanted[3] != wanted[0]
     status, found = endpoint({"inputs": posts})
     assert status == 200 and found == rounded(wanted)
-    assert endpoint({"inputs": FULL, "parameters": None}) == (200, found[1])
+    assert endpoint({"inputs": FULL, "parameters": None}) == (200, rounded([wanted[1]])[0])
     asked = FULL | {"aspects": [{"start": 6, "end": 12}]}
     status, (aspect,) = endpoint({"inputs": asked, "parameters": {"task": "masc", "explain": True}})
     assert (status, aspect["start"], aspect["end"]) == (200, 6, 12)

@@ -262,6 +262,17 @@ def test_evaluation_encodes_a_batch_once(tiny, tmp_path, text):
         assert [x for x in row if x not in (kept, -100)] == [x for x in expected if x != kept]
 
 
+def test_padding_is_reported(tiny, tmp_path):
+    changes = {"per_device_train_batch_size": 8, "logging_strategy": "epoch", "num_train_epochs": 2}
+    trainer = trainer_of(tiny, tiny.model(), tmp_path, **changes)
+    (batch,) = trainer.get_train_dataloader()
+    masks = [batch[f"{name}attention_mask"].double() for name in ("", "image_rationale_", "text_rationale_")]
+    trainer.train()
+    share = 1 - sum(mask.sum() for mask in masks) / sum(mask.numel() for mask in masks)
+    logged = [entry["padding"] for entry in trainer.state.log_history if "padding" in entry]
+    assert logged == [round(share.item(), 4)] * 2 and 0.2 < share < 0.8
+
+
 def test_groups_of_length_follow_from_seed_and_epoch():
     lengths = [random.Random(0).randint(3, 40) for _ in range(64)]
     orders = {}
