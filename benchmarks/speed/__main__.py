@@ -73,16 +73,17 @@ def main() -> None:
         "data": lambda: measure_data(clock, args.turns),
         "start": lambda: measure_start(args.turns),
         "memory": lambda: {what: measure_memory(what) for what in (*FORMS, "beam 4", "beam 4 without cache")},
-        "sweeps": lambda: measure_sweeps(clock, max(1, args.turns // 2)),
+        "sweeps": lambda: measure_sweeps(clock, turns),
     }
     for part in () if args.document else args.parts:
+        turns = {"sweeps": max(1, args.turns // 2), "memory": 1}.get(part, args.turns)
         clock.rates.clear()
         measured = measures[part]()
         rates = [rate / 1e9 for rate in clock.rates]
         spread = [round(statistics.median(rates), 1), round(min(rates), 1), round(max(rates), 1)] if rates else None
         result[part] = {
             "device": device_name(args.device), "dtype": args.dtype, "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "turns": args.turns, "matrix_rate": spread, "measured": measured,
+            "torch": torch.__version__, "turns": turns, "matrix_rate": spread, "measured": measured,
         }  # fmt: skip
         print(json.dumps({part: result[part]}, indent=1), flush=True)
         output.parent.mkdir(parents=True, exist_ok=True)

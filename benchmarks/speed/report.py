@@ -112,9 +112,8 @@ TABLES = {
 
 def conditions(part: dict) -> str:
     """On what a part was measured."""
-    told = (
-        f"{part['device']}, {part['dtype']}, {part['threads']} thread(s), torch {part['torch']}, {part['turns']} turns"
-    )
+    told = f"{part['device']}, {part['dtype']}, {part['threads']} thread(s), torch {part['torch']}"
+    told += f", {part['turns']} turn(s)"
     if part["matrix_rate"]:
         median, least, most = part["matrix_rate"]
         told += f"; matrix products meanwhile: {median} GFLOP/s ({least} to {most})"
