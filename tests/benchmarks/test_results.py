@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.errors import count_errors, errors_path, read_errors
 from benchmarks.result_file import count_right, plain, read_result, score, unpack_predictions
+from benchmarks.rows import read_rows
 from benchmarks.suite import file_hash, read_suite
 from benchmarks.tables import DOCUMENTS, SUITES, render
 from processing import load_posts
@@ -53,6 +55,18 @@ def test_committed_results_are_small_and_belong_to_their_suite(path):
     assert (result["suite"], result["cell"], result["seed"]) == (cell.suite, cell.name, cell.seed)
     assert result["arguments"] == cell.arguments
     assert result["data"] == dict(suite.datasets[cell.dataset])
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/errors.json")), ids=lambda path: path.parent.name)
+def test_counts_of_errors_are_those_of_the_results(path):
+    suite = read_suite(SUITES / f"{path.parent.name}.yaml")
+    assert path == errors_path(RESULTS, suite)
+    rows = read_rows(suite, RESULTS)
+    if not all((DATA / row.dataset).is_dir() for row in rows):
+        pytest.skip("the data sets lie neither in shared/data beside the checkout nor in LRSA_TWITTER_DATA")
+    assert count_errors(suite, rows, DATA) == read_errors(RESULTS, suite), (
+        f"run `lrsa benchmark {suite.path} --errors`"
+    )
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
