@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from processing import PostError
+from processing.indexing_lrsa import DEFAULT_LABELS
 from processing.writing import whole_path
 
 from .rows import Row
@@ -15,7 +16,6 @@ from .significance import micro_f1
 
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
-POLARITIES = ("positive", "neutral", "negative")
 LENGTHS = ("1 word", "2 words", "3 words or more")
 
 
@@ -93,14 +93,14 @@ def draw_curves(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping
 
 def draw_slices(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping[str, str]) -> None:
     """Test JMASA F1 by polarity and by length of the span."""
-    names = [*POLARITIES, *LENGTHS]
+    names = [*DEFAULT_LABELS, *LENGTHS]
     width = 0.8 / len(rows)
     for index, row in enumerate(rows):
         slices = counts_of_row(errors, row)["slices"]
         scores = [float(micro_f1(np.array(slices.get(name, [0, 0, 0])))) for name in names]
         places = np.arange(len(names)) + (index - (len(rows) - 1) / 2) * width
         ax.bar(places, scores, width, color=colours[row.arm], label=row.arm)
-    ax.axvline(len(POLARITIES) - 0.5, color="grey", linewidth=0.8)
+    ax.axvline(len(DEFAULT_LABELS) - 0.5, color="grey", linewidth=0.8)
     ax.set_xticks(range(len(names)), [name.replace(" or more", "+") for name in names], fontsize=8)
     ax.set(ylabel="test JMASA F1", ylim=(0, 100))
 
@@ -144,7 +144,7 @@ def draw_confusion(figure_class, places: Mapping[str, list[Row]], arms: list[str
     """Gold polarity against the one found on the exact span, in percent of the gold ones; `-`: no such span."""
     figure = figure_class(figsize=(2.6 * len(arms) + 1, 2.3 * len(places)), layout="constrained")
     axes = figure.subplots(len(places), len(arms), squeeze=False)
-    columns = [*POLARITIES, "-"]
+    columns = [*DEFAULT_LABELS, "-"]
     for line, (place, rows) in zip(axes, places.items()):
         by_arm = {row.arm: row for row in rows}
         for ax, arm in zip(line, arms):
@@ -152,14 +152,16 @@ def draw_confusion(figure_class, places: Mapping[str, list[Row]], arms: list[str
                 ax.set_axis_off()
                 continue
             found = counts_of_row(errors, by_arm[arm])["confusion"]
-            counts = np.array([[found.get(gold, {}).get(name, 0) for name in columns] for gold in POLARITIES], float)
+            counts = np.array(
+                [[found.get(gold, {}).get(name, 0) for name in columns] for gold in DEFAULT_LABELS], float
+            )
             shares = 100 * counts / np.maximum(1, counts.sum(1, keepdims=True))
             ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
             for (i, j), share in np.ndenumerate(shares):
                 ax.text(j, i, f"{share:.0f}", ha="center", va="center", color="white" if share > 55 else "black")
             ax.set_title(f"{place}: {arm}", fontsize=8)
             ax.set_xticks(range(len(columns)), [name[:3] for name in columns], fontsize=8)
-            ax.set_yticks(range(len(POLARITIES)), [name[:3] for name in POLARITIES], fontsize=8)
+            ax.set_yticks(range(len(DEFAULT_LABELS)), [name[:3] for name in DEFAULT_LABELS], fontsize=8)
     return png(figure)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset, Features, List, Value, config
 
+from .chosen_inputs import RATIONALES
 from .processing_lrsa import LRSAProcessor
 
 
@@ -25,7 +26,6 @@ _FEATURES = {
 }
 # Go into batches as they are.
 PICTURES = ("image", "image_features")
-RATIONALES = ("image_rationale", "text_rationale")
 
 
 def cache_folder() -> Path:
