@@ -1,5 +1,8 @@
 """Serves the model of this folder on a Hugging Face Inference Endpoint. Needs this folder, torch and transformers."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -42,6 +45,7 @@ class EndpointHandler:
             # What explanations need; switching to it for one request would touch others that run meanwhile.
             model_kwargs={"attn_implementation": "eager"},
         )
+        self.together = Together(self.answer_all)
 
     def __call__(self, data: Any) -> list:
         """Answers one request.
@@ -60,24 +64,84 @@ class EndpointHandler:
         """
         if not isinstance(data, dict) or "inputs" not in data:
             raise RequestError('The request must be a JSON object {"inputs": ..., "parameters": {...}}.')
-        inputs = data["inputs"]
+        inputs, several = data["inputs"], isinstance(data["inputs"], list)
         parameters = check_parameters(data.get("parameters"))
-        if not isinstance(inputs, list):
-            return self.answer(check_post(inputs, "inputs", parameters), "inputs", parameters)
-        if len(inputs) > MAX_POSTS:
+        if several and len(inputs) > MAX_POSTS:
             raise RequestError(f"inputs: {len(inputs)} posts, at most {MAX_POSTS} go into one request.")
-        places = [f"inputs[{index}]" for index in range(len(inputs))]
-        posts = [check_post(post, place, parameters) for post, place in zip(inputs, places)]
+        places = [f"inputs[{index}]" for index in range(len(inputs))] if several else ["inputs"]
+        given = inputs if several else [inputs]
+        posts = [check_post(post, place, parameters) for post, place in zip(given, places)]
+        # A picture of a slow server keeps waiting the request that names it, and no other.
+        alone = any(post.get("image", "").startswith("https:") for post in posts)
+        answer = self.answer_all if alone else self.together
         try:
-            return self.pipe(posts, batch_size=BATCH_SIZE, trust_images=False, **parameters)
+            answers = answer(posts, parameters)
         except ValueError:  # of one of them: by itself it says which
-            return [self.answer(post, place, parameters) for post, place in zip(posts, places)]
+            answers = [self.answer(post, place, parameters) for post, place in zip(posts, places)]
+        return answers if several else answers[0]
+
+    def answer_all(self, posts: list[dict[str, Any]], parameters: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        return self.pipe(posts, batch_size=BATCH_SIZE, trust_images=False, **parameters)
 
     def answer(self, post: dict[str, Any], place: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         try:
             return self.pipe(post, trust_images=False, **parameters)
         except ValueError as error:
             raise RequestError(f"{place}: {' '.join(str(error).split())}") from error
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A request that waits for its turn."""
+
+    posts: list[dict[str, Any]]
+    parameters: dict[str, Any]
+    answers: list[list[dict[str, Any]]] | None = None
+
+
+class Together:
+    """Answers requests of many threads, those with the same parameters in one batch (dynamic batching).
+
+    While a batch is computed, requests gather; whichever comes next takes all that fit with it. So nobody waits for
+    company: a request alone is answered at once.
+
+    Args:
+        answer_all: answers posts with parameters.
+    """
+
+    def __init__(self, answer_all: Callable[[list[dict[str, Any]], dict[str, Any]], list]):
+        self.answer_all = answer_all
+        self.waiting: list[Waiting] = []
+        self.changing, self.computing = Lock(), Lock()
+
+    def __call__(self, posts: list[dict[str, Any]], parameters: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        own = Waiting(posts, parameters)
+        with self.changing:
+            self.waiting.append(own)
+        with self.computing:
+            if own in self.waiting:
+                self._compute(self._take(own))
+        return self.answer_all(posts, parameters) if own.answers is None else own.answers
+
+    def _take(self, own: Waiting) -> list[Waiting]:
+        """Takes a request and those that fit with it off the list."""
+        batch, size = [own], len(own.posts)
+        with self.changing:
+            for other in self.waiting:
+                if other is not own and other.parameters == own.parameters and size + len(other.posts) <= BATCH_SIZE:
+                    batch.append(other)
+                    size += len(other.posts)
+            self.waiting = [request for request in self.waiting if request not in batch]
+        return batch
+
+    def _compute(self, batch: list[Waiting]) -> None:
+        """Answers requests together; where that fails none, and each is then answered by itself."""
+        try:
+            answers = iter(self.answer_all([post for request in batch for post in request.posts], batch[0].parameters))
+        except Exception:
+            return
+        for request in batch:
+            request.answers = [next(answers) for _ in request.posts]
 
 
 def check_parameters(parameters: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datasets import Dataset, Value, concatenate_datasets
 from torch import nn
 
 from processing import DataCollatorForMABSA, LRSAProcessor
-from processing.preparation import cache_file
+from processing.cache import cache_file
 
 from .modeling_lrsa import LRSAForMABSA
 
@@ -97,8 +97,10 @@ def _add_rationale_states(dataset, model, processor, batch_size):
     new = ["image_rationale_states", "text_rationale_states"]
     # By themselves, so that tasks and models that differ in what else is prepared share one file.
     rationales = dataset.select_columns(removed)
-    content = json.dumps([rationales[name] for name in removed], default=list)
-    rationales._fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    content = hashlib.sha256()
+    for rows in rationales.iter(1000):
+        content.update(json.dumps([rows[name] for name in removed]).encode())
+    rationales._fingerprint = content.hexdigest()
     states = cached_map(rationales, encode, removed, new, key, batch_size, "Encoding rationales")
     if model.config.fusion_match_bias is None:  # which compares tokens
         dataset = dataset.remove_columns(removed)

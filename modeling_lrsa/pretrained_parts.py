@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from processing.preparation import cache_folder
+from processing.cache import cache_folder
 
 
 class PartError(ValueError):

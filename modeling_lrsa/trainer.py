@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from torch import nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
@@ -129,6 +130,8 @@ class LRSATrainer(Seq2SeqTrainer):
     def _get_train_sampler(self, train_dataset=None):
         # The whole rows: how long they are is asked of each, and does not follow from what is left out.
         whole = train_dataset.dataset if isinstance(train_dataset, DroppedInputs) else train_dataset
+        if isinstance(whole, Dataset) and "input_ids" in whole.column_names:
+            whole = whole.select_columns("input_ids")  # a post's states are a hundred times as many bytes
         sampler = super()._get_train_sampler(whole)
         if isinstance(sampler, LengthGroupedSampler):
             sampler = LengthGroups(sampler.batch_size, lengths=sampler.lengths, seed=self.data_seed)

@@ -80,6 +80,10 @@ class ModelArguments:
         default=False, metadata={"help": "Leave all pre-trained parts as they are, train the new ones."}
     )
 
+    freeze_embeddings: bool = field(
+        default=False, metadata={"help": "Leave the text model's token embeddings as they are; a step is cheaper."}
+    )
+
     def config_fields(self) -> dict:
         names = ("freeze_vision", *CHANGEABLE_IN_BASELINES, "decoder_layers", "decoder_pointer_input")
         names += ("aspect_attention", "num_graph_layers", "tagging_weight")
@@ -193,6 +197,8 @@ def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
 
 def choose_trained(model: LRSAForMABSA, arguments: ModelArguments) -> nn.Module:
     """Freezes what is not trained. Returns what a trainer takes: the model, with LoRA wrapped for PEFT."""
+    if arguments.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
     if not (arguments.lora or arguments.freeze_backbone):
         return model
     if arguments.lora and arguments.freeze_backbone:

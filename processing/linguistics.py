@@ -8,8 +8,8 @@ from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
 
+from .cache import cache_file
 from .posts import PostError
-from .preparation import cache_file
 from .words_lrsa import split_words
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from datasets import Dataset, DatasetDict
 from transformers.utils import logging
 
 from .images_lrsa import open_image
 from .indexing_lrsa import DEFAULT_LABELS
 from .parquet_posts import read_parquet
 from .post_files import PostError, read_json_lines
+from .post_table import FEATURES, to_dataset
 from .published_forms import read_json, read_tsv, read_txt
 from .region_features import find_features
 from .words_lrsa import split_words
@@ -27,18 +28,6 @@ SPLITS = {"train": ("train",), "validation": ("validation", "dev", "val"), "test
 OTHER_FORMS = {".parquet": read_parquet, ".tsv": read_tsv, ".txt": read_txt, ".json": read_json}
 MAX_CHARACTERS = 10_000
 
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "text": Value("string"),
-        "words": List(Value("string")),
-        "image": Image(),
-        "image_features": Value("string"),
-        "aspects": List({"start": Value("int32"), "end": Value("int32"), "polarity": Value("string")}),
-        "image_rationale": Value("string"),
-        "text_rationale": Value("string"),
-    }
-)
 KEPT = (*FEATURES, "rationale_provenance")  # of the columns of a Parquet file
 
 
@@ -66,7 +55,8 @@ def load_posts(
         labelled: whether every post must have `aspects` with polarities, to learn from or to score against.
 
     Returns:
-        A data set with the columns of `FEATURES`, or for a folder without `split` a dictionary of them.
+        A data set with the columns of `FEATURES`, or for a folder without `split` a dictionary of them. Many posts lie
+        in a file of the cache, and not in memory.
 
     Raises:
         PostError: names file, line and field.
@@ -77,12 +67,17 @@ def load_posts(
             {name: load_posts(file, None, images, on_bad_image, labels, labelled) for name, file in files.items()}
         )
     (path,) = files.values()
-    rows, missing = [], 0
-    for where, _, post in iterate_posts(path, images, labels, labelled):
-        missing += find_picture(post, where, picture_folder(path, images), on_bad_image)
-        rows.append(post)
-    warn_of_missing(path, missing, len(rows), picture_folder(path, images))
-    return to_dataset(rows)
+    folder, missing = picture_folder(path, images), 0
+
+    def found() -> Iterator[dict[str, Any]]:
+        nonlocal missing
+        for where, _, post in iterate_posts(path, images, labels, labelled):
+            missing += find_picture(post, where, folder, on_bad_image)
+            yield post
+
+    dataset = to_dataset(found())
+    warn_of_missing(path, missing, len(dataset), folder)
+    return dataset
 
 
 def split_files(path: str | Path, split: str | None = None) -> dict[str, Path]:
@@ -195,17 +190,6 @@ def find_picture(post: dict[str, Any], where: str, folder: Path, on_bad_image: s
 def warn_of_missing(path: str | Path, missing: int, posts: int, folder: Path) -> None:
     if missing:
         logger.warning(f"{path}: {missing} of {posts} pictures are not in {folder}; these posts count as without.")
-
-
-def to_dataset(rows: list[dict[str, Any]]) -> Dataset:
-    """Makes a data set of checked rows; its fingerprint follows from their content, so that caches are found again."""
-    dataset = Dataset.from_list(rows, features=FEATURES)
-    files = [row[name] for row in rows for name in ("image", "image_features") if isinstance(row[name], str)]
-    pictures = [Path(file).stat() for file in files]
-    content = [rows, [(picture.st_size, picture.st_mtime_ns) for picture in pictures]]
-    text = json.dumps(content, sort_keys=True, default=lambda picture: hashlib.sha256(picture).hexdigest())
-    dataset._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return dataset
 
 
 def one_post(post: dict[str, Any], image: str | None = None) -> Dataset:

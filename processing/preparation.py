@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
-from datasets import Dataset, Features, List, Value, config
+from datasets import Dataset, Features, List, Value
 
+from .cache import cache_file
 from .chosen_inputs import RATIONALES
 from .processing_lrsa import LRSAProcessor
 
@@ -26,18 +26,6 @@ _FEATURES = {
 }
 # Go into batches as they are.
 PICTURES = ("image", "image_features")
-
-
-def cache_folder() -> Path:
-    """Returns `LRSA_CACHE`, by default `lrsa` in the cache of `datasets`."""
-    folder = Path(os.environ.get("LRSA_CACHE") or Path(config.HF_DATASETS_CACHE) / "lrsa")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def cache_file(*parts: str) -> str:
-    """Returns the path of the Arrow file that holds what is computed from `parts`."""
-    return str(cache_folder() / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.arrow")
 
 
 def fingerprint(processor: LRSAProcessor) -> str:
@@ -68,10 +56,8 @@ def prepare_posts(posts: Dataset, processor: LRSAProcessor, task: str = "mabsa",
         `offsets` and `is_words` of each post come along for `post_process_mabsa`, its rationales for explanations.
         Kept in an Arrow file, whose name follows from the posts' content and the processor.
     """
-
-    gold = list(posts["aspects"])
     labelled = task != "masc" and all(
-        row is not None and all(aspect["polarity"] is not None for aspect in row) for row in gold
+        row is not None and all(aspect["polarity"] is not None for aspect in row) for row in posts["aspects"]
     )
     new = ["input_ids", "word_ids", "text", "offsets", "is_words"]
     new += ["aspect_spans"] if task == "masc" else ["labels"] if labelled else []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import transformers
 
-from processing.preparation import cache_folder
+from processing.cache import cache_folder
 
 
 # What the tests import and the distribution leaves out.

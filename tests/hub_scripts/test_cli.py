@@ -249,6 +249,20 @@ def test_a_frozen_backbone(text_folder, posts_folder, tmp_path, capsys):
         assert torch.equal(after[f"model.encoder.text_model.{name}"], value), name
 
 
+def test_frozen_embeddings(text_folder, posts_folder, tmp_path):
+    command = [*flags(text_folder, posts_folder, tmp_path), "--num_fusion_layers", "0"]
+    command += ["--freeze_embeddings", "true", "--load_best_model_at_end", "false"]
+    assert main(command) == 0
+    before = load_file(text_folder / "model.safetensors")
+    after = load_file(tmp_path / "model" / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    parameters = json.loads((tmp_path / "results.json").read_text())["parameters"]
+    still = sum(value.numel() for key, value in before.items() if key == name or "pooler" in key)
+    assert parameters["trainable"] == parameters["total"] - still
+    same = {name for name, value in before.items() if torch.equal(after[f"model.encoder.text_model.{name}"], value)}
+    assert {name for name in same if "pooler" not in name} == {name}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,9 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from transformers import pipeline
+
+from hub_scripts.handler import BATCH_SIZE, EndpointHandler, Together
 
 
 TESTS = Path(__file__).parents[1]
@@ -174,3 +178,80 @@ def test_50_requests_with_one_load(endpoint, record_property):
     record_property("p95", p95)
     print(f"p50 {1000 * p50:.0f} ms, p95 {1000 * p95:.0f} ms")
     assert p95 < 2
+
+
+class Gate:
+    """Answers posts, `{"text": x}` by `[x]`; the first call waits until it is opened."""
+
+    def __init__(self):
+        self.calls, self.opened, self.entered = [], threading.Event(), threading.Event()
+
+    def __call__(self, posts, parameters):
+        self.calls.append(([post["text"] for post in posts], parameters))
+        self.entered.set()
+        if len(self.calls) == 1:
+            assert self.opened.wait(10)
+        if "bad" in self.calls[-1][0]:
+            raise ValueError("a bad post")
+        return [[post["text"]] for post in posts]
+
+
+def gather(requests):
+    """Sends requests from threads while the first of them is answered.
+
+    Returns:
+        The calls, and the answer or the error of each request.
+    """
+    gate = Gate()
+    together = Together(gate)
+    with ThreadPoolExecutor(len(requests)) as pool:
+        futures = []
+        for number, (texts, parameters) in enumerate(requests):
+            futures.append(pool.submit(together, [{"text": text} for text in texts], parameters))
+            if number == 0:
+                assert gate.entered.wait(10)
+            while number and len(together.waiting) < number:
+                time.sleep(0.001)
+        gate.opened.set()
+        found = [future.exception(10) or future.result() for future in futures]
+    assert together.waiting == []
+    return gate.calls, found
+
+
+def test_requests_that_wait_are_answered_in_one_batch():
+    calls, found = gather(
+        [(["a"], {}), (["b"], {}), (["c", "d"], {}), (["e"], {"num_beams": 2}), ([], {}), (["f"], {})]
+    )
+    assert found == [[["a"]], [["b"]], [["c"], ["d"]], [["e"]], [], [["f"]]]
+    assert calls[0] == (["a"], {}) and len(calls) == 3
+    together = next(texts for texts, parameters in calls[1:] if not parameters)
+    assert sorted(together) == ["b", "c", "d", "f"] and (["e"], {"num_beams": 2}) in calls
+
+
+def test_no_batch_is_larger_than_it_may_be_but_for_one_request():
+    calls, found = gather([(["a"], {}), *[(["b"] * 7, {})] * 5, (["c"] * 40, {})])
+    assert [len(answer) for answer in found] == [1, 7, 7, 7, 7, 7, 40]
+    sizes = [len(texts) for texts, _ in calls]
+    assert sorted(sizes) == [1, 7, 14, 14, 40] and BATCH_SIZE == 16
+
+
+def test_a_bad_post_fails_its_own_request_alone():
+    calls, found = gather([(["a"], {}), (["b"], {}), (["bad"], {}), (["c"], {})])
+    assert found[0] == [["a"]] and found[1] == [["b"]] and found[3] == [["c"]]
+    assert str(found[2]) == "a bad post"
+    assert sorted(len(texts) for texts, _ in calls) == [1, 1, 1, 1, 3]
+
+
+def test_threads_get_what_they_would_get_alone(folder):
+    handler = EndpointHandler(str(folder))
+    words = TEXT.split()
+    bodies = [
+        {"inputs": f"{TEXT} {' '.join(words[: i % 4])}", "parameters": {"num_beams": 1 + i % 2}} for i in range(24)
+    ]
+    wanted = [handler(body) for body in bodies]
+    assert any(wanted)
+    sizes, answer_all = [], handler.together.answer_all
+    handler.together.answer_all = lambda posts, parameters: sizes.append(len(posts)) or answer_all(posts, parameters)
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(handler, bodies)) == rounded(wanted)
+    assert sum(sizes) == 24 and max(sizes) > 1

@@ -1,5 +1,4 @@
 import copy
-import os
 from pathlib import Path
 
 import pytest
@@ -134,12 +133,3 @@ def test_a_rationale_after_a_thousand_posts_without(processor):
     assert prepared[-1]["aspect_spans"] == [[1, 1]]
     assert prepared[-1]["text_rationale_input_ids"] == processor.tokenizer("b").input_ids
     assert prepared[0]["aspect_spans"] == [] and prepared[0]["offsets"] == []
-
-
-def test_the_cache_folder(monkeypatch, tmp_path):
-    from processing.preparation import cache_file
-
-    monkeypatch.setenv("LRSA_CACHE", str(tmp_path / "a" / "b"))
-    path = cache_file("prepare", "key")
-    assert os.path.dirname(path) == str(tmp_path / "a" / "b") and os.path.isdir(os.path.dirname(path))
-    assert path == cache_file("prepare", "key") != cache_file("prepare", "other")

@@ -1,0 +1,101 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from processing import PostError, load_posts, post_table, save_posts
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LRSA_CACHE", str(folder))
+    return folder
+
+
+def write(folder: Path, number: int, **last) -> Path:
+    """Writes posts of which every third has a picture that is there, and every third one that is not."""
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (16, 12), "red").save(folder / "images" / "0.png")
+    rows = [
+        {"id": str(i), "words": ["a", "b"], "image": [None, "0.png", "gone.png"][i % 3], "text_rationale": "r" * i,
+         "aspects": [{"start": 0, "end": 1, "polarity": "neutral"}] * (i % 2)}
+        for i in range(number)
+    ]  # fmt: skip
+    rows[-1] |= last
+    path = folder / "posts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("number", [11, 24])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_many_posts_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch, caplog, cache, number, form):
+    path = write(tmp_path / "in", number)
+    if form == "parquet":
+        save_posts(load_posts(path), tmp_path / "posts.parquet")
+        path = tmp_path / "posts.parquet"
+    few = load_posts(path)
+    assert not few.cache_files and not cache.exists()
+    caplog.clear()
+    monkeypatch.setattr(post_table, "IN_MEMORY", 10)
+    monkeypatch.setattr(post_table, "BATCH", 4)
+    many = load_posts(path)
+    assert [Path(file["filename"]).parent for file in many.cache_files] == [cache]
+    assert many.features == few.features and many._fingerprint == few._fingerprint
+    for kept, mapped in zip(few, many, strict=True):
+        for post in (kept, mapped):
+            post["image"] = post["image"] and post["image"].tobytes()
+        assert kept == mapped
+    assert load_posts(path)._fingerprint == few._fingerprint and len(list(cache.iterdir())) == 1
+    if form == "jsonl":
+        assert f"{number // 3} of {number} pictures are not in" in caplog.text
+
+
+def test_as_many_as_are_held_in_memory(tmp_path, monkeypatch, cache):
+    monkeypatch.setattr(post_table, "IN_MEMORY", 12)
+    assert not load_posts(write(tmp_path / "in", 12)).cache_files
+    assert not cache.exists()
+
+
+def test_a_bad_post_behind_many_leaves_nothing(tmp_path, monkeypatch, cache):
+    monkeypatch.setattr(post_table, "IN_MEMORY", 10)
+    with pytest.raises(PostError, match=r"posts.jsonl:20: aspects: a list is expected"):
+        load_posts(write(tmp_path / "in", 20, aspects=1))
+    assert list(cache.iterdir()) == []
+
+
+def test_another_picture_of_the_same_name_is_another_data_set(tmp_path):
+    path = write(tmp_path / "in", 5)
+    former = load_posts(path)._fingerprint
+    Image.new("RGB", (40, 30), "blue").save(tmp_path / "in" / "images" / "0.png")
+    assert load_posts(path)._fingerprint != former
+
+
+PEAK = """
+import resource, sys
+from processing import load_posts
+posts = load_posts(sys.argv[1], labelled=True)
+print(len(posts), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak(path: Path, number: int) -> int:
+    row = {"text": "a b c d", "aspects": [], "text_rationale": "w " * 500, "image_rationale": "w " * 500}
+    line = json.dumps(row) + "\n"
+    with open(path, "w") as file:
+        for _ in range(number):
+            file.write(line)
+    done = subprocess.run([sys.executable, "-c", PEAK, path], check=True, capture_output=True, text=True)
+    found, megabytes = map(int, done.stdout.split())
+    assert found == number
+    return megabytes
+
+
+def test_memory_does_not_grow_with_posts(tmp_path):
+    """24,000 posts more, 2 kB each, would take 48 MB more in their plainest form; mapped pages may be given back."""
+    few, many = peak(tmp_path / "few.jsonl", 21_000), peak(tmp_path / "many.jsonl", 45_000)
+    assert many < few + 70, (few, many)
