@@ -41,6 +41,9 @@ ENCODED = {
 }
 
 
+PRECISIONS = ("highest", "high", "medium")
+
+
 @dataclass
 class LRSATrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with learning rates by part, and defaults that select on the validation split."""
@@ -60,6 +63,9 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     teacher: list[str] | None = option(None, "Trained models whose target distributions are learnt, too; their mean.")
     distillation_weight: float = option(0.5, "Share of the teacher in what is learnt, the labels have the rest.")
     warmup_steps: float = option(0.1, "Steps, or share of all steps, in which learning rates rise.")
+    float32_matmul_precision: str | None = option(
+        None, "highest, high or medium: what torch.set_float32_matmul_precision is given, for the whole process."
+    )
     per_device_train_batch_size: int = option(16, "Posts a step and device.")
     per_device_eval_batch_size: int = option(64, "Posts at a time in evaluation.")
     train_sampling_strategy: str = option("group_by_length", "Posts of like length share a batch.")
@@ -81,6 +87,10 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)} is a share: it must be between 0 and 1.")
         if isinstance(self.teacher, str):
             self.teacher = [self.teacher]
+        if self.float32_matmul_precision not in (None, *PRECISIONS):
+            raise ValueError(
+                f"float32_matmul_precision={self.float32_matmul_precision!r}: one of {', '.join(PRECISIONS)} is expected."
+            )
 
 
 class LengthGroups(LengthGroupedSampler):

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
@@ -230,6 +231,8 @@ def train(
     if args.world_size != (started := int(os.environ.get("WORLD_SIZE", 1))):
         raise PostError(f"{started} processes, each of which sees itself alone: there is no GPU; pass use_cpu: true.")
     set_seed(args.seed)
+    if args.float32_matmul_precision is not None:
+        torch.set_float32_matmul_precision(args.float32_matmul_precision)
     if not Path(data_arguments.data).is_dir():
         raise PostError(
             f"{data_arguments.data}: no such folder; one with train.jsonl and validation.jsonl is expected."

@@ -249,6 +249,21 @@ def test_a_frozen_backbone(text_folder, posts_folder, tmp_path, capsys):
         assert torch.equal(after[f"model.encoder.text_model.{name}"], value), name
 
 
+def test_the_precision_of_matrix_products(text_folder, posts_folder, tmp_path, capfd):
+    former = torch.get_float32_matmul_precision()
+    command = [*flags(text_folder, posts_folder, tmp_path / "out"), "--float32_matmul_precision"]
+    try:
+        assert main([*command, "medium"]) == 0
+        assert torch.get_float32_matmul_precision() == "medium" != former
+        assert main(flags(text_folder, posts_folder, tmp_path / "next")) == 0
+        assert torch.get_float32_matmul_precision() == "medium", "one that was not asked for is left as it is"
+    finally:
+        torch.set_float32_matmul_precision(former)
+    capfd.readouterr()
+    assert main([*command, "low"]) == 2
+    assert "one of highest, high, medium is expected" in capfd.readouterr().err
+
+
 def test_frozen_embeddings(text_folder, posts_folder, tmp_path):
     command = [*flags(text_folder, posts_folder, tmp_path), "--num_fusion_layers", "0"]
     command += ["--freeze_embeddings", "true", "--load_best_model_at_end", "false"]
