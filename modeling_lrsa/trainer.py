@@ -87,10 +87,8 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)} is a share: it must be between 0 and 1.")
         if isinstance(self.teacher, str):
             self.teacher = [self.teacher]
-        if self.float32_matmul_precision not in (None, *PRECISIONS):
-            raise ValueError(
-                f"float32_matmul_precision={self.float32_matmul_precision!r}: one of {', '.join(PRECISIONS)} is expected."
-            )
+        if (precision := self.float32_matmul_precision) not in (None, *PRECISIONS):
+            raise ValueError(f"float32_matmul_precision={precision!r}: one of {', '.join(PRECISIONS)} is expected.")
 
 
 class LengthGroups(LengthGroupedSampler):
