@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from processing import PostError
+from processing.colours import COLOURS
 from processing.indexing_lrsa import DEFAULT_LABELS
 from processing.writing import whole_path
 
@@ -15,7 +16,6 @@ from .rows import Row
 from .significance import micro_f1
 
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 LENGTHS = ("1 word", "2 words", "3 words or more")
 
 

@@ -22,11 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hub_scripts.predict import SCHEMA, chunk_predictor, count
-from hub_scripts.predict import parse as parse_predict
+from modeling_lrsa.chunk_predictor import SCHEMA, ChunkPredictor, count, load_predictor
 from modeling_lrsa.training import load_model
 from processing import load_posts
-from processing.chunks import cut
+from processing.chunks import ChunkReader, cut
 from processing.parts import Parts
 
 
@@ -74,7 +73,7 @@ def main() -> None:
         folder = Path(place)
         posts = write_posts(folder, args.posts)
         texts = pq.read_table(posts)["text"].to_pylist()
-        worker = chunk_predictor(parse_predict([args.model, str(posts), "--batch-size", str(BATCH)]))
+        worker = ChunkPredictor(ChunkReader(), load_predictor(args.model, batch_size=BATCH))
         parts = Parts(folder / "out", ".jsonl", SCHEMA, {}, count)
         aspects, own, whole, memory = 0, [], [], []
         for chunk in cut([posts], TURN):

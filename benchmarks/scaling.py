@@ -51,7 +51,7 @@ def measure(student: str, lrsa: str) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hub_scripts.predict import SCHEMA, count
+    from modeling_lrsa.chunk_predictor import SCHEMA, count
     from modeling_lrsa.predictor import Predictor
     from modeling_lrsa.training import load_model
     from processing import load_posts, save_posts

@@ -2,24 +2,24 @@
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import torch
-
-from modeling_lrsa.predictor import Predictor
-from modeling_lrsa.training import load_model
-from processing import LRSAOnnxPredictor, PostError
+from modeling_lrsa.chunk_predictor import (
+    SCHEMA,
+    TASKS,
+    ChunkPredictor,
+    PredictPosts,
+    count,
+    is_onnx_folder,
+    load_predictor,
+)
 from processing.chunks import Chunk, ChunkReader, cut, shard_files
 from processing.digests import digest_of_checkpoint, digest_of_states
 from processing.indexing_lrsa import DEFAULT_LABELS
-from processing.linguistics import load_annotator
-from processing.parts import Answered, Worker
-from processing.posts import check_post, one_post, stored_picture
+from processing.parts import Worker
+from processing.posts import check_post, one_post
 from processing.writing import dump_lines
 
 from .commands import add_input_arguments, check_output
@@ -27,18 +27,12 @@ from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_sc
 from .terminal import show_progress
 
 
-TASKS = ("mabsa", "mate", "masc")
-ASPECT = {"aspect": pa.string(), "polarity": pa.string(), "score": pa.float64()}
-ASPECT |= dict.fromkeys(("start", "end", "word_start", "word_end"), pa.int32())
-SCHEMA = pa.schema({"id": pa.string(), "aspects": pa.list_(pa.struct(ASPECT))})
-
-
 def predict(argv: list[str]) -> None:
     args = parse(argv)
     if args.text is not None:
         post = {"text": args.text, "image_rationale": args.image_rationale, "text_rationale": args.text_rationale}
         posts = list(one_post(check_post(post, "--text"), args.image))
-        print(dump_lines([{"id": None, "aspects": load_predictor(args)(posts)[0]}]), end="")
+        print(dump_lines([{"id": None, "aspects": predictor_of(args)(posts)[0]}]), end="")
         return
     files = shard_files(args.posts, args.split)
     chunks = cut(files, args.part_size or CHUNK)
@@ -111,58 +105,16 @@ def print_predictions(args: argparse.Namespace, chunks: Sequence[Chunk]) -> None
         print(dump_lines(answered.rows), end="")
 
 
-def count(rows: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(posts=len(rows), aspects=sum(len(row["aspects"]) for row in rows))
-
-
 def reader_of(args: argparse.Namespace) -> ChunkReader:
     return ChunkReader(args.images, args.on_bad_image, args.on_bad_post, DEFAULT_LABELS)
 
 
 def chunk_predictor(args: argparse.Namespace) -> Worker:
-    """Returns what reads and predicts a chunk, wherever it runs."""
-    reader, predictor = reader_of(args), load_predictor(args)
-
-    def work(chunk: Chunk) -> Answered:
-        read = reader.read(chunk)
-        found = predictor(read.posts)
-        rows = [{"id": post["id"], "aspects": aspects} for post, aspects in zip(read.posts, found, strict=True)]
-        return Answered(rows, read.bad, Counter(missing=read.missing))
-
-    return work
+    return ChunkPredictor(reader_of(args), predictor_of(args))
 
 
-def load_predictor(args: argparse.Namespace) -> Callable[[Sequence[dict[str, Any]]], list[list[dict]]]:
-    if is_onnx_folder(args.model):
-        return onnx_predictor(args)
-    model, processor = load_model(args.model)
-    if torch.accelerator.is_available():
-        model = model.to(torch.accelerator.current_accelerator())
-    return Predictor(model, processor, args.task, args.batch_size, args.num_beams, args.lexicon)
-
-
-def onnx_predictor(args: argparse.Namespace) -> Callable[[Sequence[dict[str, Any]]], list[list[dict]]]:
-    """Returns what `Predictor` does, with ONNX Runtime."""
-    try:
-        model = LRSAOnnxPredictor(args.model)
-    except (ImportError, OSError, ValueError) as error:
-        raise PostError(f"{args.model}: {' '.join(str(error).split())}") from error
-    annotator = load_annotator(args.lexicon) if model.reads_linguistics else None
-
-    def run(posts: Sequence[dict[str, Any]]) -> list[list[dict]]:
-        texts = [post["text"] if post["words"] is None else post["words"] for post in posts]
-        posts = [post | {"image": stored_picture(post["image"])} for post in posts]
-        if annotator is not None:
-            posts = [post | {"linguistics": found} for post, found in zip(posts, annotator(texts))]
-        order = sorted(range(len(posts)), key=lambda index: sum(map(len, texts[index])), reverse=True)
-        found = model.predict([posts[index] for index in order], args.task, args.batch_size)
-        return [aspects for _, aspects in sorted(zip(order, found), key=lambda pair: pair[0])]
-
-    return run
-
-
-def is_onnx_folder(name: str) -> bool:
-    return (Path(name) / "encoder.onnx").is_file()
+def predictor_of(args: argparse.Namespace) -> PredictPosts:
+    return load_predictor(args.model, args.task, args.batch_size, args.num_beams, args.lexicon)
 
 
 def model_key(name: str) -> str:

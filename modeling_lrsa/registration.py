@@ -7,8 +7,16 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 
 
+def register_config() -> None:
+    from transformers import AutoConfig
+
+    from .configuration_lrsa import LRSAConfig
+
+    AutoConfig.register("lrsa", LRSAConfig, exist_ok=True)
+
+
 def register_model() -> None:
-    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto.modeling_auto import AutoModel
 
     from .configuration_lrsa import LRSAConfig
 
@@ -23,7 +31,6 @@ def register_model() -> None:
 
         config_class = LRSAConfig
 
-    AutoConfig.register("lrsa", LRSAConfig, exist_ok=True)
     AutoModel.register(LRSAConfig, Model, exist_ok=True)
 
 
@@ -57,24 +64,25 @@ class AfterImport(MetaPathFinder):
         self.functions = functions
 
     def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
-        function = self.functions.pop(fullname, None)
-        spec = PathFinder.find_spec(fullname, path) if function is not None else None
+        spec = PathFinder.find_spec(fullname, path) if fullname in self.functions else None
         if spec is None:
             return None
         execute = spec.loader.exec_module
 
         def then_call(module) -> None:
             execute(module)
-            function()
+            if function := self.functions.pop(fullname, None):  # not before: a spec may be asked for alone
+                function()
 
         spec.loader.exec_module = then_call
         return spec
 
 
 def register() -> None:
-    """Registers configuration and model now, processor and pipeline after what they stand beside in transformers."""
-    register_model()
+    """Registers the configuration now, all else after what it stands beside in transformers."""
+    register_config()
     functions = {
+        "transformers.models.auto.modeling_auto": register_model,
         "transformers.models.auto.processing_auto": lambda: import_module("processing.processing_lrsa"),
         "processing.processing_lrsa": register_processor,
         "transformers.pipelines": lambda: import_module("processing.pipeline_lrsa"),

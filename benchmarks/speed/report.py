@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from processing import PostError
+from processing.colours import COLOURS
 from processing.writing import write_whole
 
 from .training import PARTS_OF_A_STEP
@@ -150,7 +151,7 @@ def plot(result: dict, path: Path) -> None:
     bars |= {f"{name}": step[name]["rate"] for name in PARTS_OF_A_STEP if "rate" in step.get(name, {})}
     bars |= {f"generation, {name}": cost["rate"] for name, cost in measured(result, "generation").items()}
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(bars) + 1))
-    drawn = axes.barh(list(bars)[::-1], [100 * share for share in list(bars.values())[::-1]], color="#4477aa")
+    drawn = axes.barh(list(bars)[::-1], [100 * share for share in list(bars.values())[::-1]], color=COLOURS[0])
     axes.bar_label(drawn, fmt="%.0f %%", padding=3)
     axes.set_xlim(0, 110)
     axes.set_xlabel("operations a second, % of the rate of matrix products alone")

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hub_scripts.cli import main
-from hub_scripts.predict import TASKS
+from modeling_lrsa.chunk_predictor import TASKS
 
 
 def test_train_writes_model_and_results(run_folder):

@@ -25,6 +25,7 @@ FIRST = [
         pytest.param(code, marks=pytest.mark.slow)
         for code in (
             "from transformers import pipeline; import modeling_lrsa",
+            "from modeling_lrsa import LRSAForMABSA; import modeling_lrsa",
             "import modeling_lrsa; from transformers import BartModel",
             "import modeling_lrsa; from processing import MABSAPipeline, LRSAProcessor",
             "from processing import MABSAPipeline; import modeling_lrsa",

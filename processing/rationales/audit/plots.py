@@ -5,11 +5,11 @@ from io import BytesIO
 from textwrap import fill
 from typing import Any
 
+from ...colours import COLOURS
 from .posts import KINDS
 from .verdicts import SIGNS
 
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee")
 INPUT_NAMES = {"text": "text", "rationale": "rationale", "masked": "rationale without\npolarity words"}
 
 
