@@ -20,10 +20,10 @@ from .generation import measure_generation
 from .models import FORMS, Sizes
 from .report import plot, write_document
 from .serving import measure_data, measure_memory, measure_serving, measure_start
-from .training import measure_step, measure_training
+from .training import measure_step, measure_training, measure_ways
 
 
-PARTS = ("training", "step", "generation", "serving", "data", "start", "memory", "sweeps")
+PARTS = ("training", "step", "ways", "generation", "serving", "data", "start", "memory", "sweeps")
 SWEEPS = {
     "posts": (1, 4, 32),
     "columns": (20, 80),
@@ -68,6 +68,7 @@ def main() -> None:
     measures = {
         "training": lambda: measure_training(clock, args.turns),
         "step": lambda: measure_step(clock, args.turns),
+        "ways": lambda: measure_ways(clock, args.turns),
         "generation": lambda: measure_generation(clock, args.turns),
         "serving": lambda: measure_serving(clock, args.turns),
         "data": lambda: measure_data(clock, args.turns),

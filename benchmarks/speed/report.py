@@ -37,6 +37,10 @@ def step_table(measured: dict) -> str:
     return table(["part", "of the whole step's time", "share of the matrix rate"], lines)
 
 
+def ways_table(measured: dict) -> str:
+    return table(["way", "time, × float32"], [[name, f"{cost['over']:.2f}"] for name, cost in measured.items()])
+
+
 def generation_table(measured: dict) -> str:
     columns = [
         "decoding",
@@ -102,6 +106,7 @@ def sweeps_table(measured: list[dict]) -> str:
 TABLES = {
     "training": training_table,
     "step": step_table,
+    "ways": ways_table,
     "generation": generation_table,
     "serving": serving_table,
     "data": data_table,

@@ -6,11 +6,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from transformers import AutoModel, pipeline
 
+from hub_scripts.handler import EndpointHandler
 from modeling_lrsa.onnx_export import export_onnx
 from modeling_lrsa.training import ModelArguments, build_model
 from processing import LRSAOnnxPredictor, load_posts
@@ -52,6 +54,7 @@ def measure_serving(clock: Clock, turns: int) -> dict:
         for name, int8 in (("ONNX float32", False), ("ONNX int8", True)):
             export_onnx(model, processor, Path(folder) / name, int8)
             engines[name] = LRSAOnnxPredictor(Path(folder) / name, sess_options=options)
+        handler = EndpointHandler(folder)
         batch = {}
         for size in (1, 32):
             batch[size] = processor(
@@ -73,6 +76,10 @@ def measure_serving(clock: Clock, turns: int) -> dict:
                 functions[f"{name}, batch {size}"] = lambda name=name, size=size: engines[name].predict(
                     posts, batch_size=size
                 )
+        for threads in (1, 16):
+            functions[f"endpoint, {threads} request{'s' * (threads > 1)} at a time"] = lambda threads=threads: ask(
+                handler, posts, threads
+            )
         for function in functions.values():
             function()
         costs = clock.turns(functions, turns)
@@ -83,6 +90,11 @@ def measure_serving(clock: Clock, turns: int) -> dict:
         for name, cost in costs.items()
     }
     return result | {"from_pretrained": start["from_pretrained"].summary()}
+
+
+def ask(handler: EndpointHandler, posts: list[dict], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(handler, [{"inputs": post} for post in posts]))
 
 
 def measure_data(clock: Clock, turns: int) -> dict:

@@ -19,6 +19,10 @@ PARTS_OF_A_STEP = (
 )
 
 
+# Ways to compute the same step, by what torch is told.
+WAYS = ("float32", "float32, products in bfloat16", "autocast to bfloat16", "float32, compiled")
+
+
 def measure_training(clock: Clock, turns: int, sizes: Sizes = Sizes(), forms: tuple[str, ...] = tuple(FORMS)) -> dict:
     """Forward and backward of each form, without dropout, beside the first one's."""
     works = {form: Workload(form, sizes, clock.device, clock.dtype) for form in forms}
@@ -72,3 +76,27 @@ def measure_step(clock: Clock, turns: int, sizes: Sizes = Sizes()) -> dict:
     for name in (*PARTS_OF_A_STEP[:2], "whole step"):
         result[name] |= {"operations": needed, "rate": round(costs[name].share(needed), 3)}
     return result
+
+
+def measure_ways(clock: Clock, turns: int, sizes: Sizes = Sizes(), ways: tuple[str, ...] = WAYS) -> dict:
+    """Forward and backward of fusion off without dropout, in other number formats and compiled."""
+
+    def way(name: str):
+        narrow = name == "autocast to bfloat16"
+        work = Workload("fusion off", sizes, clock.device, torch.bfloat16 if narrow else torch.float32)
+        work.model.eval()
+        if "compiled" in name:
+            work.model.compile()
+
+        def step() -> None:
+            torch.set_float32_matmul_precision("medium" if "products" in name else "highest")
+            try:
+                work.forward_and_backward()
+            finally:
+                torch.set_float32_matmul_precision("highest")
+
+        step()
+        return step
+
+    costs = clock.turns({name: way(name) for name in ways}, turns)
+    return {name: cost.summary() | {"over": round(cost.over(costs[ways[0]]), 3)} for name, cost in costs.items()}

@@ -11,6 +11,7 @@ from benchmarks.speed.guard import COMMITTED, main, worse
 from benchmarks.speed.models import FORMS, Sizes, Workload, operations
 from benchmarks.speed.posts import padding_waste
 from benchmarks.speed.report import render
+from benchmarks.speed.training import measure_ways
 from processing import PostError
 
 
@@ -47,6 +48,13 @@ def test_costs_are_set_against_the_rate_of_their_moment():
     clock, called = Clock(), []
     costs = clock.turns({name: lambda name=name: called.append(name) for name in "ab"}, 2)
     assert called == ["a", "b", "b", "a"] and len(costs["a"].products) == 2
+
+
+def test_ways_to_compute_a_step():
+    ways = ("float32", "float32, products in bfloat16", "autocast to bfloat16")
+    found = measure_ways(Clock(), 2, SMALL, ways)
+    assert tuple(found) == ways and found["float32"]["over"] == 1
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_padding_waste():
