@@ -20,9 +20,25 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+PRINT_PEAK = (
+    "print(next(int(line.split()[1]) // 1024 for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+)
+
+
 def pytest_configure():
     # A shell starts what it runs behind its back with Ctrl-C ignored, and everything below it inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def print_peak() -> str:
+    """Python code that prints the most memory that its process has held, in MB.
+
+    `ru_maxrss` would not do: a process begins with what the one that starts it holds.
+    """
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("needs /proc/self/status")
+    return PRINT_PEAK
 
 
 @pytest.fixture(scope="session")

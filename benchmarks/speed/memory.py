@@ -1,6 +1,7 @@
 """Does one part once, in a process of its own, and prints the peak memory in gigabytes."""
 
 import resource
+from pathlib import Path
 
 import torch
 
@@ -19,4 +20,12 @@ def main(what: str) -> None:
     else:
         work.model.eval()
         {"beam 4": lambda: work.generate(4), "beam 4 without cache": lambda: work.naive(4)}[what]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    print(peak())
+
+
+def peak() -> float:
+    """Where Linux tells it, of this process alone: what `getrusage` gives begins with what its parent held."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e6
