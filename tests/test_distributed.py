@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,27 @@ def test_accelerate_reads_the_configurations(name, kind):
 def test_settings_of_sharding():
     assert config_of("fsdp").fsdp_config["fsdp_version"] == 2
     assert config_of("deepspeed_zero2").deepspeed_config["zero_stage"] == 2
+
+
+@pytest.mark.slow
+def test_deepspeed_trains_as_ddp(tmp_path):
+    pytest.importorskip("deepspeed", reason="needs deepspeed: pip install deepspeed")
+    losses = []
+    for config in ("cpu_two_processes", "deepspeed_zero2"):
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            str(CONFIGS / f"{config}.yaml"),
+        ]
+        command += ["--mixed_precision", "no", "-m", "hub_scripts.cli", "train", "examples/recipes/quickstart.yaml"]
+        command += "--use_cpu true --max_steps 10 --logging_strategy steps --logging_steps 1".split()
+        command += "--eval_strategy no --load_best_model_at_end false --save_strategy no --disable_tqdm true".split()
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        done = subprocess.run([*command, "--output_dir", str(tmp_path / config)], cwd=ROOT, env=environment,
+                              capture_output=True, text=True, timeout=500)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses.append([float(loss) for loss in re.findall(r"\{'loss': '([0-9.]+)'", done.stdout)])
+    assert len(losses[0]) == 10 and losses[0][-1] < losses[0][0] / 2
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
