@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Image, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from .cache import cache_folder
+from .post_files import PostError
 
 
 FEATURES = Features(
@@ -58,15 +59,18 @@ def _digested(rows: Iterable[dict[str, Any]], digest) -> Iterator[dict[str, Any]
 
 
 def _on_disk(rows: Iterable[dict[str, Any]], digest) -> Dataset:
-    descriptor, fresh = tempfile.mkstemp(suffix=".arrow", prefix=".posts-", dir=cache_folder())
+    folder = cache_folder()
+    descriptor, fresh = tempfile.mkstemp(suffix=".arrow", prefix=".posts-", dir=folder)
     os.close(descriptor)
     try:
         with ArrowWriter(path=fresh, features=FEATURES, writer_batch_size=BATCH) as writer:
             for row in rows:
                 writer.write(FEATURES.encode_example(row))
             writer.finalize()
-        path = cache_folder() / f"posts-{digest.hexdigest()[:32]}.arrow"
+        path = folder / f"posts-{digest.hexdigest()[:32]}.arrow"
         os.replace(fresh, path)
+    except OSError as error:
+        raise PostError(f"{folder}: posts can't be kept there ({error}); make room, or set LRSA_CACHE.") from error
     finally:
         Path(fresh).unlink(missing_ok=True)
     return Dataset.from_file(str(path))

@@ -75,6 +75,26 @@ def test_another_picture_of_the_same_name_is_another_data_set(tmp_path):
     assert load_posts(path)._fingerprint != former
 
 
+FULL = """
+import resource, signal, sys
+from processing import PostError, load_posts, post_table
+post_table.IN_MEMORY = 10
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    load_posts(sys.argv[1])
+except PostError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, cache):
+    path = write(tmp_path / "in", 1000)
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True)
+    assert done.stdout.startswith(f"{cache}: posts can't be kept there (") and done.stdout.count("\n") == 1, done
+    assert "make room, or set LRSA_CACHE" in done.stdout and list(cache.iterdir()) == []
+
+
 PEAK = """
 import sys
 from processing import load_posts, post_table
