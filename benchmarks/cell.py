@@ -19,18 +19,17 @@ import datasets
 import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
-from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.predictor import predict_posts
-from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, load_model, load_split, train
+from modeling_lrsa.training import load_model, load_split, train
 from modeling_lrsa.training_record import device, versions
 from processing import LRSAProcessor, PostError
 from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
 
+from .arguments import Arguments, parse_arguments
 from .result_file import VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
 from .suite import Cell, Suite, read_suite
 
@@ -39,23 +38,9 @@ CODE = ("modeling_lrsa", "processing", "benchmarks/*.py")
 OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher")
 RUNNING = 3  # exit code: another run is at it
 
-Arguments = tuple[ModelArguments, DataArguments, LRSATrainingArguments]
-
 
 class Running(Exception):
     """Another run is at this result."""
-
-
-def argument_parser() -> HfArgumentParser:
-    """Returns the parser of `lrsa train`."""
-    return HfArgumentParser((ModelArguments, DataArguments, LRSATrainingArguments))
-
-
-def parse_arguments(arguments: dict[str, Any]) -> Arguments:
-    """Reads arguments as `lrsa train` reads those of a recipe."""
-    parser = argument_parser()
-    parser.set_defaults(disable_tqdm=True, **arguments)
-    return parser.parse_args_into_dataclasses([], look_for_args_file=False)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from modeling_lrsa.training_record import chosen
 
-from .cell import parse_arguments
+from .arguments import parse_arguments
 from .rows import read_rows
 from .suite import Cell, Suite, read_suite
 from .tables import SUITES, caveats, comparisons_table, scores_table

@@ -14,6 +14,8 @@ from processing import PostError
 from processing.chosen_inputs import INPUTS
 from processing.posts import SPLITS, split_files
 
+from .arguments import argument_parser, parse_arguments
+
 
 KEYS = {"about", "recipe", "seeds", "datasets", "baselines", "arms", "compare", "inputs"}
 REQUIRED = ("recipe", "seeds", "datasets", "baselines", "arms")
@@ -145,8 +147,6 @@ class Suite:
 
     def check_arguments(self) -> None:
         """Raises PostError with file and line where `lrsa train` takes no such argument or value."""
-        from .cell import argument_parser, parse_arguments
-
         actions = {action.dest: action for action in argument_parser()._actions}
         groups = [("recipe", self.recipe), *self.baselines.items(), *self.arms.items()]
         for group, arguments in groups:

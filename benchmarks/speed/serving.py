@@ -2,17 +2,18 @@
 
 import os
 import resource
+import runpy
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from transformers import AutoModel, pipeline
 
-from hub_scripts.handler import EndpointHandler
 from modeling_lrsa.onnx_export import export_onnx
 from modeling_lrsa.training import ModelArguments, build_model
 from processing import LRSAOnnxPredictor, load_posts
@@ -54,7 +55,7 @@ def measure_serving(clock: Clock, turns: int) -> dict:
         for name, int8 in (("ONNX float32", False), ("ONNX int8", True)):
             export_onnx(model, processor, Path(folder) / name, int8)
             engines[name] = LRSAOnnxPredictor(Path(folder) / name, sess_options=options)
-        handler = EndpointHandler(folder)
+        handler = runpy.run_path("hub_scripts/handler.py")["EndpointHandler"](folder)  # as an endpoint does
         batch = {}
         for size in (1, 32):
             batch[size] = processor(
@@ -92,7 +93,7 @@ def measure_serving(clock: Clock, turns: int) -> dict:
     return result | {"from_pretrained": start["from_pretrained"].summary()}
 
 
-def ask(handler: EndpointHandler, posts: list[dict], threads: int) -> None:
+def ask(handler: Callable[[dict], list], posts: list[dict], threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(handler, [{"inputs": post} for post in posts]))
 

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from benchmarks.cell import parse_arguments, result_path
+from benchmarks.arguments import parse_arguments
+from benchmarks.cell import result_path
 from benchmarks.model_tables import benchmark_of
 from benchmarks.suite import read_suite
 from benchmarks.tables import SUITES
