@@ -189,7 +189,7 @@ class Pool:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // self.processes)))
         log = log_path(self.places, cell)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "w", encoding="utf-8") as output:
+        with open(log, "a", encoding="utf-8") as output:  # another run may write there
             return subprocess.Popen(
                 [sys.executable, *command],
                 stdin=subprocess.DEVNULL,
@@ -201,10 +201,9 @@ class Pool:
     def _problem(self, cell: Cell, code: int) -> str | None:
         log = log_path(self.places, cell)
         if code == 0:
-            log.unlink()
+            log.unlink(missing_ok=True)
             return None
         if code == RUNNING:
-            log.unlink()
             return "another run is at it; it is left to that one."
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]

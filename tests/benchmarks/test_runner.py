@@ -97,6 +97,9 @@ def test_a_killed_run_is_gone_on_with(suite_file, data_root, capfd, how):
 
 def test_a_run_beside_another_leaves_it_its_cell(suite_file, data_root, capfd):
     cell, _ = read_suite(suite_file).cells("tiny-vlp-off")
+    log = Path("runs/benchmark") / f"{cell.place}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("what the other run says\n")
     with claim(result_path(Path("results"), cell)):
         assert benchmark(suite_file, data_root, "--list", "--only", "*/seed1") == 0
         assert capfd.readouterr().out == "tiny-vlp-off/seed1: running\ntiny-vlp-lrsa/seed1: to do\n"
@@ -104,6 +107,7 @@ def test_a_run_beside_another_leaves_it_its_cell(suite_file, data_root, capfd):
     out = capfd.readouterr().out.splitlines()
     assert out[1] == "[1/1] tiny-vlp-off seed 1: another run is at it; it is left to that one."
     assert out[2] == "Results: results/small; 0 of 1 runs have theirs."
+    assert log.read_text().startswith("what the other run says\n")
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(suite_file, data_root, capfd):
