@@ -123,7 +123,10 @@ def test_autocast(tiny, dtype):
 
 
 @pytest.mark.parametrize("text, image", KINDS)
-@pytest.mark.parametrize("position", ["before", "inside", "after"])
+@pytest.mark.parametrize(
+    "position",
+    [pytest.param("before", marks=pytest.mark.slow), "inside", pytest.param("after", marks=pytest.mark.slow)],
+)
 def test_forward_is_one_graph(tiny, text, image, position):
     """And batches of one padded shape share it, whatever is missing in their rows."""
     torch._dynamo.reset()
@@ -141,6 +144,7 @@ def test_forward_is_one_graph(tiny, text, image, position):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_compiled_gradients(tiny):
     torch._dynamo.reset()
     model = tiny.model("bert", "vit", num_fusion_layers=2)
