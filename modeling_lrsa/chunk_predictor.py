@@ -59,6 +59,9 @@ def load_predictor(
 
     Returns:
         What gives the aspects of posts with the columns of `FEATURES`, in their order.
+
+    Raises:
+        PostError: there is no such model with its processor, or it can't be loaded.
     """
     if is_onnx_folder(name):
         return _onnx_predictor(name, task, batch_size, lexicon)

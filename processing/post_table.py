@@ -36,6 +36,9 @@ def to_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
     """Makes a data set of checked rows; its fingerprint follows from their content, so that caches are found again.
 
     More than `IN_MEMORY` rows are written to an Arrow file in the cache as they come, and mapped into memory from it.
+
+    Raises:
+        PostError: the cache can't be written to.
     """
     digest = hashlib.sha256()
     rows = _digested(rows, digest)
