@@ -62,6 +62,9 @@ class LRSAConfig(PreTrainedConfig):
             Where fusion starts to look: what it adds to the score of a pair of content and rationale that are the same
             token, before the softmax, in the text stream. Learned for each head from this value on. `None`: no such
             bias.
+        fusion_match_embeddings (`bool`, *optional*, defaults to `False`):
+            Whether each text token gets, beside its embedding, one of how it stands in the rationales: with which
+            neighbours and how early.
         image_rationale_reader (`str`, *optional*, defaults to `"text"`):
             What reads the image rationale of a post without picture: `"text"`, the text stream, which then reads both
             rationales in every post; `"queries"`, learned query tokens in the slots of the image block.
@@ -132,6 +135,7 @@ class LRSAConfig(PreTrainedConfig):
     rationale_encoder: Literal["frozen", "shared", "embeddings"] = "frozen"
     rationale_memory: bool = False
     fusion_match_bias: float | int | None = None
+    fusion_match_embeddings: bool = False
     image_rationale_reader: Literal["text", "queries"] = "text"
     num_rationale_queries: int = 8
     decoder_layers: int = 3
@@ -257,6 +261,7 @@ class LRSAConfig(PreTrainedConfig):
             "fusion_directions": "both",
             "fusion_gate": True,
             "fusion_match_bias": None,
+            "fusion_match_embeddings": False,
             "image_rationale_reader": "text",
         }
         for name, value in wanted.items():
@@ -265,6 +270,11 @@ class LRSAConfig(PreTrainedConfig):
                     f"fusion_position='input' puts embeddings of rationales behind the text and has no fusion blocks: "
                     f"{name}={getattr(self, name)!r} must be {value!r}."
                 )
+
+    @property
+    def compares_tokens(self) -> bool:
+        """Whether fusion reads which tokens of text and rationales are the same."""
+        return self.fusion_match_embeddings or self.fusion_match_bias is not None
 
     @property
     def custom_pipelines(self) -> dict[str, dict]:

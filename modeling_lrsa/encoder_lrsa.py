@@ -20,8 +20,9 @@ from .fusion_lrsa import (
     initialize_fusion_from_layer,
     keep_input,
 )
+from .match_lrsa import LRSAMatchEmbeddings, matching
 from .pretrained_lrsa import LRSAPreTrainedModel
-from .rationale_reader_lrsa import RationaleReader, matching
+from .rationale_reader_lrsa import RationaleReader
 
 
 logger = logging.get_logger(__name__)
@@ -100,12 +101,15 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
         self.aspect_graph = LRSAAspectGraph(config) if config.num_graph_layers else None
         self.rationale_model = None
         self.rationale_queries = None
+        self.match_embeddings = None
         self.fusion = nn.ModuleList([LRSAFusionLayer(config) for _ in range(config.num_fusion_blocks)])
         if config.num_fusion_blocks:
             if config.rationale_encoder == "frozen":
                 self.rationale_model = rationale_model or text_encoder_of(AutoModel.from_config(config.text_config))
             if config.image_rationale_reader == "queries":
                 self.rationale_queries = nn.Embedding(config.num_rationale_queries, hidden_size)
+            if config.fusion_match_embeddings:
+                self.match_embeddings = LRSAMatchEmbeddings(config)
             if config.fusion_position != "after":
                 self._fuse_before_layers()
             if config.fusion_position == "inside" and config.rationale_encoder != "embeddings":
@@ -118,7 +122,8 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
     @staticmethod
     def is_fusion(name: str) -> bool:
         """Whether a weight is one of fusion, or of what reads rationales for it."""
-        return any(f"{part}." in name for part in ("fusion", "rationale_model", "rationale_queries"))
+        parts = ("fusion", "match_embeddings", "rationale_model", "rationale_queries")
+        return any(f"{part}." in name for part in parts)
 
     def add_fusion(self):
         """Starts fusion on top of a trained text encoder: with its attention, and a copy of it for the rationales."""
@@ -303,10 +308,19 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
                 text_embeds, text_rationale_input_ids, text_rationale_attention_mask, text_rationale_states
             )
             rationales = (image_rationale, image_rationale_mask, text_rationale, text_rationale_mask)
+            matches = (None, None)
+            if self.config.compares_tokens:
+                length = text_embeds.shape[1]
+                matches = (
+                    matching(input_ids, image_rationale_input_ids, image_rationale_mask, length),
+                    matching(input_ids, text_rationale_input_ids, text_rationale_mask, length),
+                )
         if output_fusion_attentions and self.config._attn_implementation != "eager":
             raise ValueError("output_fusion_attentions=True needs attention weights: set attn_implementation='eager'.")
 
         source, source_mask = text_embeds, text_mask
+        if rationales is not None and self.match_embeddings is not None:
+            source = text_embeds + self.match_embeddings(*matches)
         num_image_tokens = 0
         if self.config.has_images:
             has_image_rationale = (
@@ -315,7 +329,7 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
             block, block_mask = self._image_block(
                 text_embeds, brackets, pixel_values, image_features, image_attention_mask, has_image_rationale
             )
-            source = torch.cat([block, text_embeds], dim=1)
+            source = torch.cat([block, source], dim=1)
             source_mask = torch.cat([block_mask, text_mask], dim=1)
             num_image_tokens = block.shape[1]
         elif pixel_values is not None or image_features is not None:
@@ -338,12 +352,7 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
         else:
             fusion = None
             if rationales is not None:
-                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, attentions=attentions, memory=memory)
-                if self.config.fusion_match_bias is not None:
-                    fusion.image_rationale_matches = matching(
-                        input_ids, image_rationale_input_ids, image_rationale_mask
-                    )
-                    fusion.text_rationale_matches = matching(input_ids, text_rationale_input_ids, text_rationale_mask)
+                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, *matches, attentions, memory)
             token = current_fusion.set(fusion)
             try:
                 outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)

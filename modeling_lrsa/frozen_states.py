@@ -102,7 +102,7 @@ def _add_rationale_states(dataset, model, processor, batch_size):
         content.update(json.dumps([rows[name] for name in removed]).encode())
     rationales._fingerprint = content.hexdigest()
     states = cached_map(rationales, encode, removed, new, key, batch_size, "Encoding rationales")
-    if model.config.fusion_match_bias is None:  # which compares tokens
+    if not model.config.compares_tokens:
         dataset = dataset.remove_columns(removed)
     return concatenate_datasets([dataset, states], axis=1)
 

@@ -7,6 +7,7 @@ from transformers.utils.versions import require_version
 
 from .configuration_lrsa import LRSAConfig
 from .fusion_lrsa import LRSACrossAttention, LRSADualCrossAttention
+from .match_lrsa import LRSAMatchEmbeddings
 
 
 OLDEST_TORCH = "2.11"
@@ -103,3 +104,6 @@ class LRSAPreTrainedModel(PreTrainedModel):
             init.zeros_(module.gate)
         if isinstance(module, LRSACrossAttention) and module.match_bias is not None:
             init.constant_(module.match_bias, float(self.config.fusion_match_bias))
+        if isinstance(module, LRSAMatchEmbeddings):
+            init.zeros_(module.text_rationale)
+            init.zeros_(module.image_rationale)

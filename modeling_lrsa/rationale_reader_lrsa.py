@@ -97,20 +97,6 @@ class RationaleReader:
         return outputs, states[:, :split], states[:, split:], (mask & (place < width))[:, split:]
 
 
-def matching(
-    input_ids: torch.Tensor | None, rationale_ids: torch.Tensor | None, rationale_mask: torch.Tensor
-) -> torch.Tensor | None:
-    """Returns which tokens of text and rationale are the same (batch, text, rationale tokens).
-
-    None are where the rationale's are not known; `None` where the text's are not.
-    """
-    if input_ids is None:
-        return None
-    if rationale_ids is None:
-        return rationale_mask.new_zeros(1, 1, 1).expand(*input_ids.shape, rationale_mask.shape[1])
-    return input_ids.unsqueeze(2) == rationale_ids.unsqueeze(1)
-
-
 def packed_places(mask: torch.Tensor, fixed: int) -> torch.Tensor:
     """Returns where each column goes (batch, columns) when what is there moves together, behind `fixed` columns.
 

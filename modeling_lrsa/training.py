@@ -58,6 +58,9 @@ class ModelArguments:
     fusion_match_bias: float | None = field(
         default=None, metadata={"help": "First bias of fusion towards the same token; such as 3."}
     )
+    fusion_match_embeddings: bool | None = field(
+        default=None, metadata={"help": "Embeddings of how a token stands in the rationales."}
+    )
     rationale_memory: bool | None = field(default=None, metadata={"help": "The decoder attends to rationales too."})
     image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
@@ -161,6 +164,7 @@ CHANGEABLE_IN_BASELINES = (
     "fusion_directions",
     "fusion_gate",
     "fusion_match_bias",
+    "fusion_match_embeddings",
     "rationale_encoder",
     "rationale_memory",
     "image_rationale_reader",

@@ -20,6 +20,7 @@ from transformers import (
 
 from modeling_lrsa import LRSAConfig, LRSAForMABSA
 from modeling_lrsa.fusion_lrsa import LRSADualCrossAttention
+from modeling_lrsa.match_lrsa import LRSAMatchEmbeddings
 from processing import LRSAProcessor
 from processing.posts import FEATURES
 
@@ -90,11 +91,14 @@ def config(text="bert", image=None, text_changes=None, **fields):
 
 
 def open_gates(model, std=1.0, seed=0):
-    """Fusion gates start at zero, where fusion changes nothing."""
+    """Fusion's gates and match embeddings start at zero, where fusion changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, LRSADualCrossAttention) and module.gate is not None:
             module.gate.data.normal_(std=std, generator=generator)
+        if isinstance(module, LRSAMatchEmbeddings):
+            for table in module.parameters():
+                table.data.normal_(std=std, generator=generator)
     return model
 
 

@@ -68,6 +68,7 @@ AS_INPUT = {"fusion_position": "input", "rationale_encoder": "embeddings"}
         (AS_INPUT | {"fusion_directions": "content"}, "fusion_directions='content' must be 'both'"),
         (AS_INPUT | {"fusion_gate": False}, "fusion_gate=False must be True"),
         (AS_INPUT | {"fusion_match_bias": 3.0}, "fusion_match_bias=3.0 must be None"),
+        (AS_INPUT | {"fusion_match_embeddings": True}, "fusion_match_embeddings=True must be False"),
         (AS_INPUT | {"image_rationale_reader": "queries"}, "image_rationale_reader='queries' must be 'text'"),
         ({"decoder_config": BartConfig(d_model=16)}, "d_model to 32"),
         ({"target_token_ids": [2, 3, 4]}, "3 ids, one for each of 5 targets"),
@@ -430,6 +431,13 @@ def match_bias_draws(tiny, name):
     assert {value.unique().item() for key, value in fresh.items() if key.endswith(".match_bias")} == {2.5}
 
 
+def match_embeddings_are_read(tiny, name):
+    changes_logits(False, True, **FUSED)(tiny, name)
+    changes_logits(False, True, fusion_position="after", **FUSED)(tiny, name)
+    fresh = LRSAForMABSA(tiny.config(fusion_match_embeddings=True, **FUSED)).get_encoder().match_embeddings
+    assert not any(table.any() for table in fresh.parameters())
+
+
 def tagging_adds_a_loss(tiny, name):
     none, some = models(tiny, name, 0, 0.5)
     inputs = tiny.batch([tiny.post(some, 0)], labels=True)
@@ -452,6 +460,7 @@ OPTIONS = {
     "fusion_dropout": changes_training_logits(**FUSED),
     "rationale_encoder": rationale_encoders_differ,
     "fusion_match_bias": match_bias_draws,
+    "fusion_match_embeddings": match_embeddings_are_read,
     "rationale_memory": memory_is_read,
     "image_rationale_reader": changes_logits("text", "queries", image="regions", **FUSED),
     "num_rationale_queries": query_count,

@@ -26,6 +26,7 @@ MODELS = {
         "text_changes": ONE_LAYER,
         "decoder_layers": 1,
         "rationale_encoder": "shared",
+        "fusion_match_embeddings": True,
         "fusion_position": "before",
     },
     "text alone": {
