@@ -37,9 +37,10 @@ def test_claim_suite_is_the_claim():
     assert [cell.seed for cell in cells[:12]] == [1] * 12  # a part of the suite is all of its first seeds
     (cell,) = suite.cells("twitter2017-aom-shuffled/seed3")
     assert cell.arguments["aspect_attention"] is True and cell.arguments["num_graph_layers"] == 2
-    assert cell.arguments["num_fusion_layers"] == 3 and cell.arguments["shuffle_rationales"] == 1
+    assert cell.arguments["num_fusion_layers"] == 1 and cell.arguments["shuffle_rationales"] == 1
     off, lrsa = (suite.cells(f"twitter2015-vlp-{arm}/seed1")[0].arguments for arm in ("off", "lrsa"))
-    assert off | {"num_fusion_layers": 3, "fusion_match_bias": 3.0} == lrsa  # both arms have the same schedule
+    fusion = {"num_fusion_layers": 1, "fusion_match_bias": 3.0, "fusion_match_embeddings": True}
+    assert off | fusion == lrsa  # both arms have the same schedule
 
 
 def test_matrix(suite_file):
