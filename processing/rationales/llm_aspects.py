@@ -60,10 +60,11 @@ class ReadAnswer:
 def read_aspects(answer: str, text: str | Sequence[str], labels: Sequence[str] = DEFAULT_LABELS) -> ReadAnswer:
     """Reads a large model's answer to the prompt `aspects`: JSON by `ANSWER_SCHEMA`, at most inside a fence.
 
-    An aspect is found where the text says exactly this, from the start of a word to the end of one. Of several such
-    places it takes the first that is still free, longer aspects first: "Apple" beside "Apple Watch" is another
-    mention, and the n-th "Apple" in the answer is the n-th free one in the text. Items that find none count as
-    `not_in_text`, or as `overlap` where all places are taken.
+    An aspect is found where the text says this, from the start of a word to the end of one. White space, which posts
+    that come as words have between all of them ("@ name"), tells places apart only where there are several: those with
+    the same come first. Of several places it takes the first that is still free, longer aspects first: "Apple" beside
+    "Apple Watch" is another mention, and the n-th "Apple" in the answer is the n-th free one in the text. Items that
+    find none count as `not_in_text`, or as `overlap` where all places are taken.
 
     Args:
         text: the post, or its words.
@@ -83,13 +84,10 @@ def read_aspects(answer: str, text: str | Sequence[str], labels: Sequence[str] =
         else:
             sound.append(item)
 
-    word_at_start = {start: word for word, (start, _) in enumerate(offsets)}
-    word_at_end = {end: word for word, (_, end) in enumerate(offsets)}
     taken: set[int] = set()
     found = []
     for item in sorted(sound, key=lambda item: len(item["aspect"]), reverse=True):
-        aspect = item["aspect"]
-        places = _places(post, aspect, word_at_start, word_at_end)
+        places = _places(post, offsets, item["aspect"])
         free = (place for place in places if taken.isdisjoint(range(*place)))
         span = next(free, None)
         if span is None:
@@ -98,7 +96,13 @@ def read_aspects(answer: str, text: str | Sequence[str], labels: Sequence[str] =
         first, last = span
         taken.update(range(first, last))
         start, end = offsets[first][0], offsets[last - 1][1]
-        prediction = {"aspect": aspect, "polarity": item["polarity"], "score": None, "start": start, "end": end}
+        prediction = {
+            "aspect": post[start:end],
+            "polarity": item["polarity"],
+            "score": None,
+            "start": start,
+            "end": end,
+        }
         if not isinstance(text, str):
             prediction |= {"word_start": first, "word_end": last}
         found.append(prediction)
@@ -110,18 +114,22 @@ def _join(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return " ".join(words), [(end - len(word), end) for end, word in zip(ends, words)]
 
 
-def _places(
-    post: str, aspect: str, word_at_start: dict[int, int], word_at_end: dict[int, int]
-) -> list[tuple[int, int]]:
-    """Where a post says an aspect: (first word, last word exclusive)."""
+def _places(post: str, offsets: list[tuple[int, int]], aspect: str) -> list[tuple[int, int]]:
+    """Where a post says an aspect: (first word, last word exclusive); those with the same white space first."""
+    sought = _without_space(aspect)
     places = []
-    start = post.find(aspect) if aspect else -1
-    while start >= 0:
-        end = start + len(aspect)
-        if start in word_at_start and end in word_at_end:
-            places.append((word_at_start[start], word_at_end[end] + 1))
-        start = post.find(aspect, start + 1)
-    return places
+    for first, (start, _) in enumerate(offsets):
+        for last, (_, end) in enumerate(offsets[first:], first + 1):
+            said = _without_space(post[start:end])
+            if said == sought != "":
+                places.append((post[start:end] != aspect, first, last))
+            if not sought.startswith(said) or said == sought:
+                break
+    return [(first, last) for _, first, last in sorted(places)]
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
 
 
 def _parse(answer: str) -> list | None:

@@ -52,7 +52,6 @@ def test_predictions_have_the_form_of_the_models():
         ([("apple", "neutral")], [], {"not_in_text": 1}),
         ([("Pineapple", "neutral")], [(44, 53, "neutral")], {}),
         ([("Pine", "neutral")], [], {"not_in_text": 1}),
-        ([("Apple ", "neutral")], [], {"not_in_text": 1}),
         ([("Apple's", "neutral")], [(56, 63, "neutral")], {}),
         ([("#Apple", "neutral")], [(36, 42, "neutral")], {}),
         ([("", "neutral")], [], {"not_in_text": 1}),
@@ -79,6 +78,18 @@ def test_words_have_borders_of_their_own():
     ]
     assert found.invalid_items == {"not_in_text": 1}
     assert read_aspects(answer(("a", "neutral")), []).invalid_items == {"not_in_text": 1}
+
+
+def test_white_space_is_not_compared_but_tells_places_apart():
+    words = ["@", "name", "at", "New", "York", "@name", "NewYork"]
+    found = read_aspects(answer(("@name", "positive"), ("@ name", "neutral"), ("New  York ", "neutral")), words)
+    assert [(a["word_start"], a["word_end"], a["aspect"], a["polarity"]) for a in found.aspects] == [
+        (0, 2, "@ name", "neutral"),
+        (3, 5, "New York", "neutral"),
+        (5, 6, "@name", "positive"),
+    ]
+    assert not found.invalid_items
+    assert spans(read_aspects(answer(("New York", "neutral")), "in NewYork")) == [(3, 10, "neutral")]
 
 
 @given(data=st.data())
