@@ -1,5 +1,6 @@
 """Makes the tables in the documents of the result files alone: `lrsa benchmark --tables`."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ from .suite import Suite, read_suite
 SUITES = Path(__file__).parent / "suites"
 DOCUMENTS = ("README.md", "docs/benchmark.md", "docs/errors.md")
 MARKED = re.compile(r"(<!-- benchmark (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+LARGE_MODELS = "llm"
 
 CAVEATS = (
     "*The rationales of {sets} come from other projects (GPT-4, BLIP-2, CATR, ChatGPT) and tell of entities and "
@@ -130,6 +133,24 @@ def summary_table(suite: Suite, rows: list[Row]) -> str:
     return _table(["test JMASA F1 (seeds)", "baseline", *arms, difference], lines)
 
 
+def large_models_table(found: dict[str, dict]) -> str:
+    """Scores of large models by themselves, by the path of what `lrsa evaluate --llm --output` wrote."""
+    lines = [
+        [
+            _set(Path(path).stem),
+            result["model"],
+            str(result["shots"]),
+            *(f"{result[name]:.2f}" for name in ("jmasa_precision", "jmasa_recall", "jmasa_f1", "mate_f1")),
+            f"{result['masc_accuracy']:.2f}",
+            f"{result['invalid_answers'] + result['unanswered']} of {result['posts']}",
+            f"{result['invalid_items']} of {result['invalid_items'] + result['predicted_aspects']}",
+        ]
+        for path, result in found.items()
+    ]
+    columns = ["data set", "model", "shots", "test JMASA P", "R", "F1", "MATE F1", "MASC acc. of found"]
+    return _table([*columns, "posts without valid answer", "invalid aspects"], lines)
+
+
 TABLES: dict[str, Callable[[Suite, list[Row]], str]] = {
     "scores": scores_table,
     "comparisons": comparisons_table,
@@ -147,7 +168,7 @@ def caveats(datasets: Iterable[str], pictures: bool = False) -> str | None:
 def render(text: str, where: str, suites: Path, results: Path) -> str:
     """Returns a document with what stands between its markers made anew.
 
-    Markers are `<!-- benchmark SUITE TABLE -->` and `<!-- end -->`.
+    Markers are `<!-- benchmark SUITE TABLE -->`, or `llm` in place of a suite, and `<!-- end -->`.
 
     Raises:
         PostError: a marker names a suite or table that there is not, or a result file is damaged.
@@ -155,6 +176,10 @@ def render(text: str, where: str, suites: Path, results: Path) -> str:
 
     def fill(match: re.Match) -> str:
         opening, name, table, closing = match.groups()
+        if name == LARGE_MODELS:
+            found = {str(path): json.loads(path.read_text()) for path in sorted((results / name).glob("*.json"))}
+            made = large_models_table(found) if found else "No large model has been asked yet.\n"
+            return f"{opening}\n{made}\n{closing}"
         if table not in TABLES | ERROR_TABLES:
             raise PostError(f"{where}: there is no table {table!r}; known are {', '.join(TABLES | ERROR_TABLES)}.")
         suite = read_suite(suites / f"{name}.yaml")

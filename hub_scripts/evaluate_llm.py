@@ -17,9 +17,10 @@ from processing.rationales import (
     Writer,
     answer_key,
     ask,
+    read_answers,
     score_answers,
 )
-from processing.rationales.llm_aspects import INVALID_ITEMS
+from processing.rationales.llm_aspects import INVALID_ITEMS, ReadAnswer
 from processing.rationales.post_questions import read_evidence
 from processing.rationales.prompts import Evidence
 from processing.writing import writable_folder, write_whole
@@ -51,7 +52,7 @@ def evaluate_llm(argv: list[str]) -> int:
     limits = Limits(args.max_requests, args.max_total_tokens)
     with AnswerStore(place) as store:
         try:
-            scores, summary = score_writer(
+            found, summary = answers_of(
                 writer, store, posts, prompt, args.shots, evidence, limits, args.retry_failed, progress
             )
         except PostError as error:
@@ -60,6 +61,7 @@ def evaluate_llm(argv: list[str]) -> int:
     if summary.stopped:
         print(f"Nothing is scored before every post was asked. Answers: {place}")
         return 1
+    scores = score_answers(posts, found)
     print(f"\n{writer.model}, {prompt.name}, {args.shots} shots, {scores['posts']} posts:")
     print_scores(scores)
     print(f"MASC is over the {scores['masc_matched']:.2f} % of gold aspects that were found.")
@@ -68,8 +70,10 @@ def evaluate_llm(argv: list[str]) -> int:
     print(f"Unanswered: {scores['unanswered']} posts. Invalid: {scores['invalid_answers']} answers.")
     print(f"Invalid items in valid answers: {scores['invalid_items']} of {items} ({reasons}).")
     if args.output:
-        told = {"model": writer.model, "prompt": prompt.name, "shots": args.shots}
-        write_whole(Path(args.output), json.dumps(told | scores, indent=2) + "\n")
+        told = {"model": writer.model, "prompt": prompt.name, "shots": args.shots} | scores
+        spans = dict(zip(posts["id"], map(spans_of, found)))
+        lines = [f'"{name}": {json.dumps(value)}' for name, value in (told | {"aspects": spans}).items()]
+        write_whole(Path(args.output), "{\n" + ",\n".join(lines) + "\n}\n")
         print(f"Scores: {args.output}")
     print(f"Answers: {place}")
     return 1 if scores["unanswered"] else 0
@@ -89,7 +93,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--images", help="folder of the pictures (default: images/ beside the posts)")
     parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error", help="(default: error)")
     parser.add_argument("--split", default="test", help="split of a folder (default: %(default)s)")
-    parser.add_argument("--output", help="JSON file for the scores")
+    parser.add_argument("--output", help="JSON file for the scores, and the spans by id of the post")
     parser.add_argument("--store", help="file that keeps the answers (default: OUTPUT's name with .answers.sqlite)")
 
     who = parser.add_argument_group("who is asked")
@@ -121,7 +125,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def score_writer(
+def answers_of(
     writer: Writer,
     store: AnswerStore,
     posts: Dataset,
@@ -131,8 +135,8 @@ def score_writer(
     limits: Limits = Limits(),
     retry_failed: bool = False,
     progress: bool = False,
-) -> tuple[dict[str, float], Summary]:
-    """Asks for the aspects of labelled posts (from `load_posts`) and scores the answers.
+) -> tuple[list[ReadAnswer | None], Summary]:
+    """Asks for the aspects of posts (from `load_posts`).
 
     Args:
         prompt: of the kind `"aspects"`.
@@ -140,12 +144,18 @@ def score_writer(
         shots, limits, retry_failed, progress: as of `Prompt.request` and `ask`.
 
     Returns:
-        What `score_answers` gives, and what became of the questions.
+        What `read_answers` gives, and what became of the questions.
     """
     questions = list(questions_of(writer, posts, prompt, shots, evidence or {}))
     summary = ask(writer, store, questions, limits, retry_failed, progress, len(questions))
     kept = [store.get(question.key) for question in questions]
-    return score_answers(posts, [found and found[0].text for found in kept]), summary
+    return read_answers(posts, [found and found[0].text for found in kept]), summary
+
+
+def spans_of(answer: ReadAnswer | None) -> list[list]:
+    """Returns start, end and polarity of each aspect: in words for posts that come as words, else in characters."""
+    found = [] if answer is None else answer.aspects
+    return [[a.get("word_start", a["start"]), a.get("word_end", a["end"]), a["polarity"]] for a in found]
 
 
 def questions_of(

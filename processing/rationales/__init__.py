@@ -27,6 +27,7 @@ _WHERE = {
     "polarity_words": "shortening",
     "read_aspects": "llm_aspects",
     "read_rationales": "audit.posts",
+    "read_answers": "llm_aspects",
     "score_answers": "llm_aspects",
     "shorten": "shortening",
     "to_running_text": "shortening",

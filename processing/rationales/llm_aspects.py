@@ -150,19 +150,10 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def score_answers(
+def read_answers(
     posts: Dataset, answers: Sequence[str | None], labels: Sequence[str] = DEFAULT_LABELS
-) -> dict[str, float]:
-    """Scores the answers to the prompt `aspects` as a model's predictions are scored.
-
-    Args:
-        posts: labelled ones, from `load_posts`.
-        answers: one a post; `None` where there is none. These posts and those with an invalid answer count as posts in
-            which nothing was found.
-
-    Returns:
-        What `compute_mabsa_metrics` gives, in percent, and counts: `posts`, `unanswered`, `invalid_answers`,
-        `predicted_aspects`, `invalid_items`, and `invalid_items_REASON` for each of `INVALID_ITEMS`.
+) -> list[ReadAnswer | None]:
+    """Reads the answer of each post (from `load_posts`); `None` where there is none.
 
     Raises:
         ValueError: the numbers of posts and answers differ.
@@ -170,9 +161,22 @@ def score_answers(
     texts = [text if words is None else words for text, words in zip(posts["text"], posts["words"])]
     if len(texts) != len(answers):
         raise ValueError(f"{len(answers)} answers for {len(texts)} posts.")
-    read = [
-        ReadAnswer() if answer is None else read_aspects(answer, text, labels) for answer, text in zip(answers, texts)
-    ]
+    return [None if answer is None else read_aspects(answer, text, labels) for answer, text in zip(answers, texts)]
+
+
+def score_answers(posts: Dataset, answers: Sequence[ReadAnswer | None]) -> dict[str, float]:
+    """Scores answers to the prompt `aspects` as a model's predictions are scored.
+
+    Args:
+        posts: labelled ones, from `load_posts`.
+        answers: what `read_answers` gives. Posts without one and those with an invalid one count as posts in which
+            nothing was found.
+
+    Returns:
+        What `compute_mabsa_metrics` gives, in percent, and counts: `posts`, `unanswered`, `invalid_answers`,
+        `predicted_aspects`, `invalid_items`, and `invalid_items_REASON` for each of `INVALID_ITEMS`.
+    """
+    read = [ReadAnswer() if answer is None else answer for answer in answers]
     invalid = sum((found.invalid_items for found in read), Counter())
     scores = compute_mabsa_metrics([found.aspects for found in read], gold_aspects(posts))
     return scores | {

@@ -1,5 +1,6 @@
 """The committed results: their predictions give their scores, and the tables in the documents are made of them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from benchmarks.result_file import count_right, plain, read_result, score, unpac
 from benchmarks.rows import read_rows
 from benchmarks.suite import file_hash, read_suite
 from benchmarks.tables import DOCUMENTS, SUITES, render
-from processing import load_posts
+from processing import compute_mabsa_metrics, load_posts
 from processing.posts import gold_aspects, split_files
 
 
@@ -55,6 +56,19 @@ def test_committed_results_are_small_and_belong_to_their_suite(path):
     assert (result["suite"], result["cell"], result["seed"]) == (cell.suite, cell.name, cell.seed)
     assert result["arguments"] == cell.arguments
     assert result["data"] == dict(suite.datasets[cell.dataset])
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("llm/*.json")), ids=lambda path: path.stem)
+def test_committed_answers_of_large_models_give_the_committed_scores(path):
+    if not (DATA / path.stem).is_dir():
+        pytest.skip(f"{path.stem} does not lie in shared/data beside the checkout nor in LRSA_TWITTER_DATA")
+    told = json.loads(path.read_text())
+    ids, gold, _ = posts_of(DATA / path.stem, "test")
+    assert list(told["aspects"]) == ids
+    found = [[dict(zip(("start", "end", "polarity"), row)) for row in rows] for rows in told["aspects"].values()]
+    scores = compute_mabsa_metrics(found, gold)
+    assert scores == pytest.approx({name: told[name] for name in scores})
+    assert sum(map(len, found)) == told["predicted_aspects"]
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/errors.json")), ids=lambda path: path.parent.name)

@@ -127,3 +127,17 @@ def test_command_writes_the_documents(results, suite_file, tmp_path, monkeypatch
     assert main(["benchmark", "--tables", "--results", str(results)]) == 0
     assert capsys.readouterr().out == "All tables are as the results say.\n"
     assert write_tables(tmp_path, results) == []
+
+
+def test_large_models_stand_by_data_set(suite_file, tmp_path):
+    told = {"model": "some@1", "shots": 3, "posts": 10, "unanswered": 1, "invalid_answers": 2}
+    told |= {"predicted_aspects": 6, "invalid_items": 4, "masc_accuracy": 70.0}
+    scores = {"jmasa_precision": 30.0, "jmasa_recall": 20.0, "jmasa_f1": 24.0, "mate_f1": 40.004}
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "twitter2017.json").write_text(json.dumps(told | scores))
+    text = "<!-- benchmark llm scores -->\nold\n<!-- end -->"
+    made = render(text, "here", suite_file.parent, tmp_path)
+    (line,) = (cells for cells in cells_of(made.partition("| data set")[2]) if len(cells) > 1)
+    assert line == [
+        "Twitter-2017", "some@1", "3", "30.00", "20.00", "24.00", "40.00", "70.00", "3 of 10", "4 of 10"
+    ]  # fmt: skip

@@ -11,9 +11,9 @@ from threading import Thread
 import pytest
 
 from hub_scripts.cli import main
-from hub_scripts.evaluate_llm import score_writer
+from hub_scripts.evaluate_llm import answers_of
 from processing import load_posts
-from processing.rationales import Answer, AnswerStore, Failure, GenerationSettings, Limits, load_prompt
+from processing.rationales import Answer, AnswerStore, Failure, GenerationSettings, Limits, load_prompt, score_answers
 
 
 ROOT = Path(__file__).parents[2]
@@ -63,20 +63,21 @@ def store(tmp_path):
 
 def test_a_model_that_knows_scores_all(posts, gold, store):
     writer = KnowingWriter(lambda text: Answer(gold[text]))
-    scores, summary = score_writer(writer, store, posts, load_prompt("aspects"), shots=2)
+    found, summary = answers_of(writer, store, posts, load_prompt("aspects"), shots=2)
+    scores = score_answers(posts, found)
     assert scores["jmasa_f1"] == scores["mate_f1"] == scores["masc_accuracy"] == 100
     assert (scores["unanswered"], scores["invalid_answers"], scores["invalid_items"]) == (0, 0, 0)
     assert summary.answered == len(posts) == len(writer.requests)
-    again, summary = score_writer(writer, store, posts, load_prompt("aspects"), shots=2)
-    assert again == scores and summary.stored == len(posts) == len(writer.requests)
-    score_writer(writer, store, posts, load_prompt("aspects"), shots=1, limits=Limits(requests=3))
+    again, summary = answers_of(writer, store, posts, load_prompt("aspects"), shots=2)
+    assert again == found and summary.stored == len(posts) == len(writer.requests)
+    answers_of(writer, store, posts, load_prompt("aspects"), shots=1, limits=Limits(requests=3))
     assert len(writer.requests) == len(posts) + 3, "another number of shots is another question"
 
 
 def test_requests_hold_pictures_and_evidence_but_no_labels(posts, gold, store):
     writer = KnowingWriter(lambda text: Answer('{"aspects": []}'))
     prompt = load_prompt("aspects")
-    score_writer(writer, store, posts, prompt)
+    answers_of(writer, store, posts, prompt)
     parts = [part for request in writer.requests for part in request.messages[-1]["content"]]
     pictures = [part for part in parts if part["type"] == "image"]
     assert {Path(part["image"]).parent for part in pictures} == {POSTS / "images"}
@@ -84,7 +85,7 @@ def test_requests_hold_pictures_and_evidence_but_no_labels(posts, gold, store):
     blind = KnowingWriter(lambda text: Answer('{"aspects": []}'), sees_pictures=False)
     blind.model = "blind"
     evidence = {posts["id"][0]: {"caption": "a board of departures"}}
-    score_writer(blind, store, posts, prompt, 0, evidence)
+    answers_of(blind, store, posts, prompt, 0, evidence)
     assert blind.requests == [
         prompt.request(text, None, evidence.get(name)) for name, text in zip(posts["id"], posts["text"])
     ]
@@ -98,7 +99,8 @@ def test_failures_count_as_posts_without_aspects(posts, gold, store):
         texts[2]: Answer(gold[texts[2]][:-3], "length"),
     }
     writer = KnowingWriter(lambda text: answers.get(text) or Answer(gold[text]))
-    scores, summary = score_writer(writer, store, posts, load_prompt("aspects"))
+    found, summary = answers_of(writer, store, posts, load_prompt("aspects"))
+    scores = score_answers(posts, found)
     counts = [len(aspects) for aspects in posts["aspects"]]
     assert (scores["unanswered"], scores["invalid_answers"]) == (1, 2) and summary.failures == {"too long": 1}
     assert scores["mate_precision"] == 100
@@ -153,6 +155,9 @@ def test_the_command_asks_a_server_and_writes_scores(server, posts, tmp_path):
     assert (scores["model"], scores["prompt"], scores["shots"]) == ("some-model", "aspects@1", 1)
     assert (scores["posts"], scores["unanswered"], scores["invalid_answers"]) == (len(posts), 0, 1)
     assert scores["jmasa_precision"] == 100 > scores["jmasa_recall"] > 95
+    assert list(scores["aspects"]) == posts["id"]
+    spans = [[a["start"], a["end"], a["polarity"]] for a in posts["aspects"][1]]
+    assert scores["aspects"][posts["id"][1]] == spans
     assert f"{scores['jmasa_f1']:9.2f}" in done.stdout and "Invalid: 1 answers." in done.stdout
     assert len(asked) == len(posts)
     schema = asked[0]["response_format"]["json_schema"]

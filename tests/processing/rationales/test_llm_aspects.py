@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from processing import compute_mabsa_metrics, load_posts, split_words
 from processing.indexing_lrsa import DEFAULT_LABELS
 from processing.posts import check_post, gold_aspects, to_dataset
-from processing.rationales import load_prompt, read_aspects, score_answers
+from processing.rationales import load_prompt, read_answers, read_aspects, score_answers
 from processing.rationales.llm_aspects import ANSWER_SCHEMA, INVALID_ITEMS
 
 
@@ -211,7 +211,7 @@ def gold_answers(posts) -> list[str]:
 
 
 def test_gold_answers_score_all(posts, gold_answers):
-    scores = score_answers(posts, gold_answers)
+    scores = score_answers(posts, read_answers(posts, gold_answers))
     gold = gold_aspects(posts)
     read = [read_aspects(text, post).aspects for text, post in zip(gold_answers, posts["text"])]
     assert {name: scores[name] for name in compute_mabsa_metrics(read, gold)} == compute_mabsa_metrics(read, gold)
@@ -228,7 +228,7 @@ def test_an_answer_can_name_every_gold_aspect_of_the_benchmarks(name):
         answer(*((" ".join(words[a["start"] : a["end"]]), a["polarity"]) for a in aspects))
         for words, aspects in zip(posts["words"], posts["aspects"])
     ]
-    scores = score_answers(posts, answers)
+    scores = score_answers(posts, read_answers(posts, answers))
     assert scores["jmasa_f1"] == 100 and scores["invalid_items"] == 0
 
 
@@ -236,16 +236,16 @@ def test_what_is_invalid_or_missing_costs_recall(posts, gold_answers):
     gold = [len(aspects) for aspects in posts["aspects"]]
     assert gold[0] and gold[1]
     worse = [None, "Sorry, no.", *gold_answers[2:]]
-    scores = score_answers(posts, worse)
+    scores = score_answers(posts, read_answers(posts, worse))
     assert (scores["unanswered"], scores["invalid_answers"], scores["invalid_items"]) == (1, 1, 0)
     assert scores["jmasa_precision"] == 100
     assert scores["jmasa_recall"] == pytest.approx(100 * (sum(gold) - gold[0] - gold[1]) / sum(gold))
     with_more = [answer(("no such thing", "neutral"), ("x", "bad")) for _ in posts]
-    scores = score_answers(posts, with_more)
+    scores = score_answers(posts, read_answers(posts, with_more))
     assert scores["invalid_items"] == 2 * len(posts) == 2 * scores["invalid_items_not_in_text"]
     assert scores["jmasa_f1"] == 0
     with pytest.raises(ValueError, match="1 answers for"):
-        score_answers(posts, [""])
+        read_answers(posts, [""])
 
 
 def test_posts_given_as_words_are_scored_in_words():
@@ -257,7 +257,7 @@ def test_posts_given_as_words_are_scored_in_words():
     ]  # fmt: skip
     posts = to_dataset([check_post(row, "here") for row in rows])
     answers = [answer(("Ajax", "positive"), ("Ajax", "positive")), answer(("Ajax", "positive")), answer()]
-    scores = score_answers(posts, answers)
+    scores = score_answers(posts, read_answers(posts, answers))
     assert scores["mate_f1"] == 100
     assert scores["jmasa_precision"] == scores["jmasa_recall"] == pytest.approx(200 / 3)
     assert scores["masc_accuracy"] == pytest.approx(200 / 3)
