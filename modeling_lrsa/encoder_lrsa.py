@@ -20,7 +20,7 @@ from .fusion_lrsa import (
     initialize_fusion_from_layer,
     keep_input,
 )
-from .match_lrsa import LRSAMatchEmbeddings, matching
+from .match_lrsa import LRSAMatchEmbeddings
 from .pretrained_lrsa import LRSAPreTrainedModel
 from .rationale_reader_lrsa import RationaleReader
 
@@ -301,26 +301,24 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
 
         rationales = None
         if self.config.num_fusion_layers and (has_rationales or self.training):
-            image_rationale, image_rationale_mask = self.read_rationale(
-                text_embeds, image_rationale_input_ids, image_rationale_attention_mask, image_rationale_states
+            image_rationale, image_rationale_mask, image_matches = self.read_rationale(
+                text_embeds,
+                input_ids,
+                image_rationale_input_ids,
+                image_rationale_attention_mask,
+                image_rationale_states,
             )
-            text_rationale, text_rationale_mask = self.read_rationale(
-                text_embeds, text_rationale_input_ids, text_rationale_attention_mask, text_rationale_states
+            text_rationale, text_rationale_mask, text_matches = self.read_rationale(
+                text_embeds, input_ids, text_rationale_input_ids, text_rationale_attention_mask, text_rationale_states
             )
             rationales = (image_rationale, image_rationale_mask, text_rationale, text_rationale_mask)
-            matches = (None, None)
-            if self.config.compares_tokens:
-                length = text_embeds.shape[1]
-                matches = (
-                    matching(input_ids, image_rationale_input_ids, image_rationale_mask, length),
-                    matching(input_ids, text_rationale_input_ids, text_rationale_mask, length),
-                )
+            rationales += (image_matches, text_matches)
         if output_fusion_attentions and self.config._attn_implementation != "eager":
             raise ValueError("output_fusion_attentions=True needs attention weights: set attn_implementation='eager'.")
 
         source, source_mask = text_embeds, text_mask
         if rationales is not None and self.match_embeddings is not None:
-            source = text_embeds + self.match_embeddings(*matches)
+            source = text_embeds + self.match_embeddings(image_matches, text_matches)
         num_image_tokens = 0
         if self.config.has_images:
             has_image_rationale = (
@@ -352,7 +350,7 @@ class LRSAEncoder(RationaleReader, LRSAPreTrainedModel):
         else:
             fusion = None
             if rationales is not None:
-                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, *matches, attentions, memory)
+                fusion = FusionInputs(source_mask, num_image_tokens, *rationales, attentions, memory)
             token = current_fusion.set(fusion)
             try:
                 outputs = self.text_model(inputs_embeds=source, attention_mask=source_mask.long(), **kwargs)

@@ -4,6 +4,7 @@ import torch
 
 from .backbones_lrsa import encoder_layers, norm_in_front_of
 from .fusion_lrsa import current_states
+from .match_lrsa import matching
 
 
 class RationaleReader:
@@ -49,18 +50,25 @@ class RationaleReader:
             return outputs.last_hidden_state.unsqueeze(2)
         return torch.stack(kept["rationale_states"], dim=2)
 
-    def read_rationale(self, text_embeds, input_ids, attention_mask, states):
-        """Returns the states (batch, tokens, depths, hidden) and mask (batch, tokens) of one kind of rationale."""
-        batch = text_embeds.shape[0]
+    def read_rationale(self, text_embeds, text_ids, input_ids, attention_mask, states):
+        """Returns the states (batch, tokens, depths, hidden) and mask (batch, tokens) of one kind of rationale.
+
+        And which of its tokens are the text's, as `matching` does, where the model compares them; else `None`.
+        """
+        batch, length, _ = text_embeds.shape
         if input_ids is None and states is None:
             # Nothing there in the whole batch: one masked token keeps the block in the graph of a training step.
             states = text_embeds.new_zeros(batch, 1, self.config.num_rationale_depths, text_embeds.shape[-1])
-            return states, torch.zeros(batch, 1, dtype=torch.bool, device=text_embeds.device)
-        if attention_mask is None:
-            attention_mask = torch.ones((input_ids if states is None else states).shape[:2], device=text_embeds.device)
-        if states is None:
-            states = self.get_rationale_states(input_ids, attention_mask)
-        return states.to(text_embeds.dtype), attention_mask.bool()
+            mask = torch.zeros(batch, 1, dtype=torch.bool, device=text_embeds.device)
+        else:
+            if attention_mask is None:
+                shape = (input_ids if states is None else states).shape[:2]
+                attention_mask = torch.ones(shape, device=text_embeds.device)
+            if states is None:
+                states = self.get_rationale_states(input_ids, attention_mask)
+            states, mask = states.to(text_embeds.dtype), attention_mask.bool()
+        matches = matching(text_ids, input_ids, mask, length) if self.config.compares_tokens else None
+        return states, mask, matches
 
     def encode_source(
         self,
