@@ -133,11 +133,18 @@ def summary_table(suite: Suite, rows: list[Row]) -> str:
     return _table(["test JMASA F1 (seeds)", "baseline", *arms, difference], lines)
 
 
-def large_models_table(found: dict[str, dict]) -> str:
-    """Scores of large models by themselves, by the path of what `lrsa evaluate --llm --output` wrote."""
+def large_models_table(folder: Path) -> str:
+    """Scores of large models by themselves, in percent, of what `lrsa evaluate --llm --output` wrote.
+
+    Args:
+        folder: has a file for each data set, of its name.
+    """
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    if not found:
+        return "No large model has been asked yet.\n"
     lines = [
         [
-            _set(Path(path).stem),
+            _set(dataset),
             result["model"],
             str(result["shots"]),
             *(f"{result[name]:.2f}" for name in ("jmasa_precision", "jmasa_recall", "jmasa_f1", "mate_f1")),
@@ -145,7 +152,7 @@ def large_models_table(found: dict[str, dict]) -> str:
             f"{result['invalid_answers'] + result['unanswered']} of {result['posts']}",
             f"{result['invalid_items']} of {result['invalid_items'] + result['predicted_aspects']}",
         ]
-        for path, result in found.items()
+        for dataset, result in found.items()
     ]
     columns = ["data set", "model", "shots", "test JMASA P", "R", "F1", "MATE F1", "MASC acc. of found"]
     return _table([*columns, "posts without valid answer", "invalid aspects"], lines)
@@ -177,9 +184,7 @@ def render(text: str, where: str, suites: Path, results: Path) -> str:
     def fill(match: re.Match) -> str:
         opening, name, table, closing = match.groups()
         if name == LARGE_MODELS:
-            found = {str(path): json.loads(path.read_text()) for path in sorted((results / name).glob("*.json"))}
-            made = large_models_table(found) if found else "No large model has been asked yet.\n"
-            return f"{opening}\n{made}\n{closing}"
+            return f"{opening}\n{large_models_table(results / name)}\n{closing}"
         if table not in TABLES | ERROR_TABLES:
             raise PostError(f"{where}: there is no table {table!r}; known are {', '.join(TABLES | ERROR_TABLES)}.")
         suite = read_suite(suites / f"{name}.yaml")
