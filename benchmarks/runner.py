@@ -69,8 +69,8 @@ def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -
                             "file to run it again.")  # fmt: skip
 
 
-def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
-    """Copies the result of the same run from another suite, if one has done it.
+def take_over(suite: Suite, cell: Cell, places: Places, with_model: bool = False) -> bool:
+    """Copies the result of the same run from another suite, if one has done it, and links its model if that was kept.
 
     Not of one with a teacher, whose name means another run there, nor where models are scored with other inputs too.
     """
@@ -83,8 +83,12 @@ def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
             if set(result["scores"]) != {"validation", "test"}:
                 continue
             own = {"suite": cell.suite, "cell": cell.name, "baseline": cell.baseline, "arm": cell.arm}
+            kept = places.runs / path.relative_to(places.results).with_suffix("") / "model"
             with claim(result_path(places.results, cell)):
                 write_result(result_path(places.results, cell), result | own)
+                if with_model and kept.is_dir() and not model_path(places, cell).is_dir():
+                    (places.runs / cell.place).mkdir(parents=True, exist_ok=True)
+                    model_path(places, cell).symlink_to(kept.resolve())
             print(f"{cell}: the same run as {path}, taken over.")
             return True
     return False
@@ -111,11 +115,11 @@ def run_cells(
             print(f"{result_path(places.results, cell)}: is half-written, of a run that was killed; it is run again.")
         if state != "done":
             todo.append(cell)
-    todo = [cell for cell in todo if not take_over(suite, cell, places)]
+    students = Counter(teacher for cell in todo for teacher in teachers_of(suite, cell))
+    todo = [cell for cell in todo if not take_over(suite, cell, places, keep_models or cell in students)]
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
-    students = Counter(teacher for cell in todo for teacher in teachers_of(suite, cell))
     teachers = [cell for cell in students if cell not in todo and not model_path(places, cell).is_dir()]
     kept = set(students) | (set(todo) if keep_models else set())
     pool = Pool(suite, places, processes, kept, [*teachers, *todo])

@@ -138,13 +138,23 @@ def large_models_table(folder: Path) -> str:
 
     Args:
         folder: has a file for each data set, of its name.
+
+    Raises:
+        PostError: a file is damaged.
     """
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    if not found:
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
         return "No large model has been asked yet.\n"
-    lines = [
-        [
-            _set(dataset),
+    columns = ["data set", "model", "shots", "test JMASA P", "R", "F1", "MATE F1", "MASC acc. of found"]
+    columns += ["posts without valid answer", "invalid aspects"]
+    return _table(columns, [_large_model(path) for path in paths])
+
+
+def _large_model(path: Path) -> list[str]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            _set(path.stem),
             result["model"],
             str(result["shots"]),
             *(f"{result[name]:.2f}" for name in ("jmasa_precision", "jmasa_recall", "jmasa_f1", "mate_f1")),
@@ -152,10 +162,8 @@ def large_models_table(folder: Path) -> str:
             f"{result['invalid_answers'] + result['unanswered']} of {result['posts']}",
             f"{result['invalid_items']} of {result['invalid_items'] + result['predicted_aspects']}",
         ]
-        for dataset, result in found.items()
-    ]
-    columns = ["data set", "model", "shots", "test JMASA P", "R", "F1", "MATE F1", "MASC acc. of found"]
-    return _table([*columns, "posts without valid answer", "invalid aspects"], lines)
+    except (ValueError, TypeError, KeyError) as error:
+        raise PostError(f"{path}: not what `lrsa evaluate --llm --output` writes ({error!r}); restore it.") from error
 
 
 TABLES: dict[str, Callable[[Suite, list[Row]], str]] = {

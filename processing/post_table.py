@@ -38,7 +38,7 @@ def to_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
     More than `IN_MEMORY` rows are written to an Arrow file in the cache as they come, and mapped into memory from it.
 
     Raises:
-        PostError: the cache can't be written to.
+        PostError: the cache can't be written to, or a picture has gone.
     """
     digest = hashlib.sha256()
     rows = _digested(rows, digest)
@@ -54,7 +54,10 @@ def to_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
 
 def _digested(rows: Iterable[dict[str, Any]], digest) -> Iterator[dict[str, Any]]:
     for row in rows:
-        files = [Path(row[name]).stat() for name in ("image", "image_features") if isinstance(row[name], str)]
+        try:
+            files = [Path(row[name]).stat() for name in ("image", "image_features") if isinstance(row[name], str)]
+        except OSError as error:
+            raise PostError(f"{error.filename}: can't be read ({error.strerror}).") from error
         content = [row, [(file.st_size, file.st_mtime_ns) for file in files]]
         text = json.dumps(content, sort_keys=True, default=lambda picture: hashlib.sha256(picture).hexdigest())
         digest.update(text.encode())

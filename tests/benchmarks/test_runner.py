@@ -134,6 +134,20 @@ def test_a_run_of_another_suite_is_taken_over(finished, suite_file, data_root, p
     assert taken == former | names
 
 
+def test_a_kept_model_of_another_suite_teaches(suite_file, data_root, place, capfd):
+    student = "  student: {num_fusion_layers: 0, teacher: '@fused', distillation_weight: 0.5}\ncompare:"
+    text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
+    (place / "other.yaml").write_text(text.replace("compare:", student).replace("[lrsa, off]", "[fused, off]"))
+    assert benchmark(suite_file, data_root, "--only", "*-lrsa/seed1", "--keep-models") == 0
+    kept = Path("runs/benchmark/small/tiny-vlp-lrsa/seed1/model")
+    capfd.readouterr()
+    assert benchmark("other.yaml", data_root, "--only", "*-[fs]*/seed1") == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[0] == "tiny-vlp-fused seed 1: the same run as results/small/tiny-vlp-lrsa/seed1.json, taken over."
+    assert out[2].startswith("[1/1] tiny-vlp-student seed 1: ")
+    assert kept.is_dir() and not list(Path("runs/benchmark/other").rglob("model"))
+
+
 @pytest.mark.slow
 def test_a_student_learns_from_another_arm(finished, suite_file, data_root, capfd):
     """Its teacher's result is there, its model is not: it is trained again, and deleted when the student is done."""

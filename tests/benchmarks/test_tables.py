@@ -141,3 +141,11 @@ def test_large_models_stand_by_data_set(suite_file, tmp_path):
     assert line == [
         "Twitter-2017", "some@1", "3", "30.00", "20.00", "24.00", "40.00", "70.00", "3 of 10", "4 of 10"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damaged", ['{"model": "some@1", "sho', '{"model": "some@1"}', "[]"])
+def test_a_damaged_file_of_a_large_model_is_told_in_one_line(suite_file, tmp_path, damaged):
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "twitter2017.json").write_text(damaged)
+    with pytest.raises(PostError, match="llm/twitter2017.json: not what `lrsa evaluate --llm --output` writes"):
+        render("<!-- benchmark llm scores -->\nold\n<!-- end -->", "here", suite_file.parent, tmp_path)

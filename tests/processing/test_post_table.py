@@ -75,6 +75,14 @@ def test_another_picture_of_the_same_name_is_another_data_set(tmp_path):
     assert load_posts(path)._fingerprint != former
 
 
+def test_a_picture_that_has_gone_is_told_by_its_name(tmp_path, monkeypatch, cache):
+    row = {"id": "1", "text": "a", "image": str(tmp_path / "gone.png"), "image_features": None}
+    for in_memory in (10, 0):
+        monkeypatch.setattr(post_table, "IN_MEMORY", in_memory)
+        with pytest.raises(PostError, match=r"gone.png: can't be read \(No such file or directory\)"):
+            post_table.to_dataset([row])
+
+
 FULL = """
 import resource, signal, sys
 from processing import PostError, load_posts, post_table
