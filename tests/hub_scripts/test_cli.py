@@ -253,10 +253,14 @@ def test_the_precision_of_matrix_products(text_folder, posts_folder, tmp_path, c
     try:
         assert main([*command, "medium"]) == 0
         assert torch.get_float32_matmul_precision() == "medium" != former
+        assert not torch.backends.cuda.flash_sdp_enabled()
         assert main(flags(text_folder, posts_folder, tmp_path / "next")) == 0
         assert torch.get_float32_matmul_precision() == "medium", "one that was not asked for is left as it is"
+        assert main([*command, "highest"]) == 0
+        assert torch.backends.cuda.flash_sdp_enabled()
     finally:
         torch.set_float32_matmul_precision(former)
+        torch.backends.cuda.enable_flash_sdp(True)
     capfd.readouterr()
     assert main([*command, "low"]) == 2
     assert "one of highest, high, medium is expected" in capfd.readouterr().err
