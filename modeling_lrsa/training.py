@@ -235,11 +235,11 @@ def train(
     if args.world_size != (started := int(os.environ.get("WORLD_SIZE", 1))):
         raise PostError(f"{started} processes, each of which sees itself alone: there is no GPU; pass use_cpu: true.")
     set_seed(args.seed)
+    # The CPU's fused attention multiplies small blocks: with bfloat16 inside of each it is the slowest.
+    plain_attention = args.device.type == "cpu" and args.float32_matmul_precision == "medium"
     if args.float32_matmul_precision is not None:
         torch.set_float32_matmul_precision(args.float32_matmul_precision)
-        # The CPU's fused attention multiplies small blocks: with bfloat16 inside of each it is the slower one.
-        fused = args.device.type != "cpu" or args.float32_matmul_precision != "medium"
-        torch.backends.cuda.enable_flash_sdp(fused)
+        torch.backends.cuda.enable_flash_sdp(not plain_attention)
     if not Path(data_arguments.data).is_dir():
         raise PostError(
             f"{data_arguments.data}: no such folder; one with train.jsonl and validation.jsonl is expected."
@@ -255,6 +255,8 @@ def train(
         if args.teacher:
             lexicon = data_arguments.lexicon
             data["train"] = add_teachers(data["train"], posts["train"], args.teacher, load_model, args.device, lexicon)
+    if plain_attention:
+        model.set_attn_implementation("eager")
     trained = choose_trained(model, model_arguments)
     trainable, total = count_parameters(trained)
 
