@@ -81,6 +81,8 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
     remove_unused_columns: bool = option(False, "The collator reads more than the model takes.")
 
     def __post_init__(self):
+        # Where there is nothing but a CPU, transformers wants to be told so before it takes bfloat16.
+        self.use_cpu = self.use_cpu or (self.bf16 and not torch.accelerator.is_available())
         super().__post_init__()
         for name in ("drop_inputs", "distillation_weight", "label_smoothing_factor"):
             if not 0 <= getattr(self, name) <= 1:

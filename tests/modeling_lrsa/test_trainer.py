@@ -42,6 +42,13 @@ def arguments(folder, **changes):
     return LRSATrainingArguments(**fields | changes)
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without accelerator")
+def test_bfloat16_on_a_cpu_need_not_be_told_twice(tmp_path):
+    args = arguments(tmp_path, bf16=True, use_cpu=False)
+    assert args.use_cpu and args.device.type == "cpu"
+    assert not arguments(tmp_path, use_cpu=False).use_cpu
+
+
 def trainer_of(tiny, model, folder, data=None, **changes):
     processor = tiny.processor(model)
     return LRSATrainer(
