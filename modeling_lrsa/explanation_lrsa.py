@@ -25,8 +25,10 @@ class LRSAAttentionFlow(ModelOutput):
         rationale token   r(k) = sum over l, j of a(j) · |g_l| · w_l(j, k)
         image slot        p(i) = a(i) + sum over l, j in the image block, k of a(j) · |g_l| · w_l(j, k) · u_l(k, i)
 
-    So a layer whose gate is closed, which has changed nothing, counts for nothing. What self-attention moves between
-    positions is not followed: a position stands for what was put into it. Nothing flows through what is not there.
+    So a layer whose gate is closed, which has changed nothing, counts for nothing; without gates g is 1. Where fusion
+    has one direction u is 0. With `rationale_memory` the decoder's own attention to a token is added to its r(k). What
+    self-attention moves between positions is not followed: a position stands for what was put into it, and so does R'
+    in the memory. Nothing flows through what is not there.
 
     Args:
         text_rationale, image_rationale (`torch.FloatTensor` of shape `(batch, targets, tokens)`, *optional*):
@@ -74,28 +76,33 @@ def attention_flow(model: nn.Module, inputs: dict[str, torch.Tensor], sequences:
             encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], output_attentions=True, use_cache=False
         )
     attention = torch.stack(outputs.cross_attentions).float().mean((0, 2)) * encoded.source_mask.unsqueeze(1)
-    split = encoded.source_mask.shape[1] - encoded.text_embeds.shape[1]
+    split = config.image_block_size
+    end = split + encoded.text_embeds.shape[1]
     streams = {
         "image": (attention[..., :split], encoded.source_mask[:, :split]),
-        "text": (attention[..., split:], encoded.source_mask[:, split:]),
+        "text": (attention[..., split:end], encoded.source_mask[:, split:end]),
     }
     masks = {kind: _rationale_mask(inputs, kind, attention) for kind in ("text", "image")}
     both = torch.cat([masks["text"], masks["image"]], dim=1)
     drawn = {kind: attention.new_zeros(*attention.shape[:2], mask.shape[1]) for kind, mask in masks.items()}
     slots = streams["image"][0].clone()
+    if (memory := attention[..., end:]).shape[-1]:
+        order = ("text", "image") if config.image_rationale_reader == "text" else ("image", "text")
+        for kind, part in zip(order, memory.split([masks[kind].shape[1] for kind in order], dim=-1)):
+            drawn[kind] += part
 
     recorded = iter(encoded.fusion_attentions or ())
     for layer in encoder.fusion if encoded.fusion_attentions else ():
         if layer.image is not None:
-            flow, back = _through(layer.image, *streams["image"], masks["image"], next(recorded), next(recorded))
+            flow, back = _through(layer.image, *streams["image"], masks["image"], recorded)
             drawn["image"] += flow
             slots += back
         if layer.text_reads_both:
-            flow, _ = _through(layer.text, *streams["text"], both, next(recorded), next(recorded))
+            flow, _ = _through(layer.text, *streams["text"], both, recorded)
             drawn["text"] += flow[..., : masks["text"].shape[1]]
             drawn["image"] += flow[..., masks["text"].shape[1] :]
         else:
-            flow, _ = _through(layer.text, *streams["text"], masks["text"], next(recorded), next(recorded))
+            flow, _ = _through(layer.text, *streams["text"], masks["text"], recorded)
             drawn["text"] += flow
 
     flow = LRSAAttentionFlow()
@@ -127,24 +134,26 @@ def _through(
     attention: torch.Tensor,
     content_mask: torch.Tensor,
     rationale_mask: torch.Tensor,
-    reading_content: torch.Tensor,
-    reading_rationale: torch.Tensor,
+    recorded: Iterator[torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Follows attention (batch, targets, positions) through one stream of one layer.
 
     Args:
-        reading_content: weights (batch, heads, rationale tokens, positions).
-        reading_rationale: weights (batch, heads, positions, rationale tokens).
+        recorded: gives the weights of the stream: where the rationale reads the content (batch, heads, rationale
+            tokens, positions), and of the content reading the rationale (batch, heads, positions, rationale tokens).
 
     Returns:
         What reaches the rationale's tokens (batch, targets, tokens), and through them the positions again.
     """
     # Rows with nothing to read have weights all the same, of which the layer makes no use.
     used = (content_mask.any(-1) & rationale_mask.any(-1)).view(-1, 1, 1)
-    reading_rationale = reading_rationale.float().mean(1) * (used & rationale_mask.unsqueeze(1))
-    reading_content = reading_content.float().mean(1) * (used & content_mask.unsqueeze(1))
-    drawn = stream.gate.detach().float().abs() * (attention @ reading_rationale)
-    return drawn, drawn @ reading_content
+    reading_content = None if stream.rationale_attention is None else next(recorded).float().mean(1)
+    drawn = attention @ (next(recorded).float().mean(1) * (used & rationale_mask.unsqueeze(1)))
+    if stream.gate is not None:
+        drawn = stream.gate.detach().float().abs() * drawn
+    if reading_content is None:
+        return drawn, torch.zeros_like(attention)
+    return drawn, drawn @ (reading_content * (used & content_mask.unsqueeze(1)))
 
 
 def explain(model: nn.Module, processor: Any, inputs: Any, sequences: torch.Tensor) -> list[list[dict[str, Any]]]:

@@ -19,10 +19,10 @@ RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 # Peak learning rate, seed, posts of the train split.
 BASELINES = {
-    "vlp_mabsa_twitter2015": (7e-5, 66, 3179),
-    "vlp_mabsa_twitter2017": (7.5e-5, 66, 3562),
-    "aom_twitter2015": (7.5e-5, 57, 3179),
-    "aom_twitter2017": (7.5e-5, 28, 3562),
+    "vlp_mabsa_twitter2015": (7e-5, 66, 2101),
+    "vlp_mabsa_twitter2017": (7.5e-5, 66, 1746),
+    "aom_twitter2015": (7.5e-5, 57, 2101),
+    "aom_twitter2017": (7.5e-5, 28, 1746),
 }
 
 

@@ -18,6 +18,9 @@ KINDS = {
     "after, regions": {"text": "roberta", "image": "regions", "fusion_position": "after"},
     "text alone": {"rationale_encoder": "shared"},
     "brackets": {"text": "bart", "image": "regions", "image_bracket_token_ids": [5, 6]},
+    "one direction, no gate": {"image": "vit", "fusion_directions": "content", "fusion_gate": False},
+    "memory": {"text": "bart", "image": "regions", "rationale_memory": True},
+    "memory, queries": {"image": "vit", "rationale_memory": True, "image_rationale_reader": "queries"},
     "no fusion": {"image": "vit", "num_fusion_layers": 0},
 }
 
@@ -214,6 +217,21 @@ def test_closed_gates_let_nothing_through(tiny):
     for triple in explained(model, processor, text_rationales="so great", image_rationales="a hall"):
         assert triple["text_rationale"] is None and triple["image_rationale"] is None
         assert sum(map(sum, triple["patches"])) == pytest.approx(1)
+
+
+def test_memory_is_drawn_on_directly(tiny):
+    """With closed gates a rationale's token has what the decoder itself pays to it, behind [image block ; text]."""
+    fields = {"image": "regions", "num_fusion_layers": 1, "rationale_memory": True, "seed": 3, "gates": False}
+    model = tiny.model(**fields, attn_implementation="eager")
+    inputs = tiny.batch([tiny.mixed_posts(model)[7]])
+    sequences = generate(model, inputs)
+    flow = flows(model, inputs, sequences)
+    with torch.no_grad():
+        outputs = model(**inputs, decoder_input_ids=sequences[:, :-1], output_attentions=True)
+    attention = torch.stack(outputs.cross_attentions).mean((0, 2))
+    drawn = torch.cat([flow.text_rationale, flow.image_rationale], dim=-1)
+    torch.testing.assert_close(drawn, attention[..., -drawn.shape[-1] :])
+    torch.testing.assert_close(flow.image_share, attention[..., : model.config.num_image_tokens].sum(-1))
 
 
 @pytest.mark.parametrize(("image", "grid"), [("vit", (1, 2, 2)), ("resnet", (0, 4, 4)), ("regions", (0, 1, 4))])
