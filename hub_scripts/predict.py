@@ -16,7 +16,7 @@ from modeling_lrsa.chunk_predictor import (
     load_predictor,
 )
 from processing.chunks import Chunk, ChunkReader, cut, shard_files
-from processing.digests import digest_of_checkpoint, digest_of_states
+from processing.digests import digest_of_states, name_with_digest
 from processing.indexing_lrsa import DEFAULT_LABELS
 from processing.parts import Worker
 from processing.posts import check_post, one_post
@@ -42,7 +42,7 @@ def predict(argv: list[str]) -> None:
         return
     settings = {
         "command": "predict",
-        "model": model_key(args.model),
+        "model": name_with_digest(args.model),
         "posts": f"{args.posts} ({len(files)} files, {digest_of_states(files)})",
         "part size": args.part_size or CHUNK,
         "task": args.task,
@@ -115,7 +115,3 @@ def chunk_predictor(args: argparse.Namespace) -> Worker:
 
 def predictor_of(args: argparse.Namespace) -> PredictPosts:
     return load_predictor(args.model, args.task, args.batch_size, args.num_beams, args.lexicon)
-
-
-def model_key(name: str) -> str:
-    return f"{Path(name).resolve().name}@{digest_of_checkpoint(Path(name))}" if Path(name).is_dir() else name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from processing import PostError
 from processing.chunks import Chunk, ChunkReader, cut, named_files
-from processing.digests import digest_of_files, digest_of_states
+from processing.digests import digest_of_files, digest_of_states, name_with_digest
 from processing.parts import Answered, Worker
 from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, WriterError, ask, load_prompt
 from processing.rationales.asking import interrupted_by_sigterm
@@ -83,7 +83,7 @@ def write_rationales(args: argparse.Namespace) -> int:
             return 1
         written = write_posts(questions, store, out, f".{args.format}")
     if questions.bad:
-        listed = (out if is_file_name(out) else out / "posts").with_suffix(".bad.jsonl")
+        listed = Path(f"{out.with_suffix('') if is_file_name(out) else out}.bad.jsonl")
         write_whole(listed, dump_lines(questions.bad))
         print_bad(questions.bad, listed)
     print_written(questions.posts, written, out, place)
@@ -104,7 +104,7 @@ def write_parts(args: argparse.Namespace) -> int:
     prompts, _ = read_prompts(args)
     settings = {
         "command": "rationalize",
-        "model": args.model,
+        "model": args.model if args.url or args.provider else name_with_digest(args.model),
         "posts": f"{args.posts} ({len(files)} files, {digest_of_states(files)})",
         "part size": args.part_size or CHUNK,
         "prompts": {kind: prompt.name for kind, prompt in prompts.items()},

@@ -9,6 +9,14 @@ from pathlib import Path
 CHECKPOINT_SUFFIXES = {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".onnx", ".txt"}
 
 
+def name_with_digest(source: str | Path) -> str:
+    """Returns `name@digest` of a checkpoint, a folder or one file, and any other name as it is."""
+    path = Path(source)
+    if path.is_dir():
+        return f"{path.resolve().name}@{digest_of_checkpoint(path)}"
+    return f"{path.stem}@{digest_of_files([path])}" if path.is_file() else str(source)
+
+
 def digest_of_checkpoint(folder: Path) -> str:
     """Twelve hexadecimal digits of configuration, tokenizer, template and weights in a folder."""
     return digest_of_files(file for file in folder.iterdir() if file.is_file() and file.suffix in CHECKPOINT_SUFFIXES)

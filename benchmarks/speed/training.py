@@ -85,6 +85,8 @@ def measure_ways(clock: Clock, turns: int, sizes: Sizes = Sizes(), ways: tuple[s
         narrow = name == "autocast to bfloat16"
         work = Workload("fusion off", sizes, clock.device, torch.bfloat16 if narrow else torch.float32)
         work.model.eval()
+        if "products" in name:
+            work.model.set_attn_implementation("eager")  # as `train` does
         if "compiled" in name:
             work.model.compile()
 

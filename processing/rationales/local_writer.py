@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..digests import digest_of_checkpoint, digest_of_files
+from ..digests import name_with_digest
 from ..images_lrsa import open_image
 from .messages import one_line
 from .writers import Answer, Failure, GenerationSettings, Request, WriterError
@@ -307,10 +307,7 @@ def _name(source: str, options: dict[str, str], config) -> str:
     if not folder.is_dir():
         commit = getattr(config, "_commit_hash", None)
         return f"{source}@{commit[:12]}" if commit else source
-    if options:
-        file = folder / options["gguf_file"]
-        return f"{file.stem}@{digest_of_files([file])}"
-    return f"{folder.resolve().name}@{digest_of_checkpoint(folder)}"
+    return name_with_digest(folder / options["gguf_file"] if options else folder)
 
 
 def _line(error: Exception) -> str:

@@ -271,6 +271,19 @@ def test_rationales_in_parts(tmp_path, capsys):
     ]
 
 
+def test_bad_rows_of_a_folder_are_listed_beside_it(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    posts = write_posts(tmp_path / "in", 3).rename(tmp_path / "in" / "train.jsonl")
+    posts.write_text(posts.read_text() + "torn\n")
+    out = tmp_path / "out.v1"
+    with RunningServer() as server:
+        command = ["rationalize", str(tmp_path / "in"), str(out), "--model", "m", "--url", server.url]
+        assert main([*command, "--kinds", "text", "--on-bad-post", "skip"]) == 0
+    assert f"1 rows are no posts and listed in {out}.bad.jsonl" in capsys.readouterr().out
+    assert [path.name for path in out.iterdir()] == ["train.jsonl"]
+    assert json.loads((tmp_path / "out.v1.bad.jsonl").read_text())["place"].endswith("train.jsonl:4")
+
+
 def test_the_example_in_the_documentation(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_posts(tmp_path, 3)
