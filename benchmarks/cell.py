@@ -36,7 +36,7 @@ from .suite import Cell, Suite, read_suite
 
 CODE = ("modeling_lrsa", "processing", "benchmarks/*.py")
 OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher")
-RUNNING = 3  # exit code: another run is at it
+BUSY = "another run is at it"
 
 
 class Running(Exception):
@@ -176,8 +176,8 @@ def train_cell(cell: Cell, data: Path, run: Path, teachers: Sequence[str] = ()) 
     seen = run / "data"
     seen.mkdir(parents=True)
     for split in ("train", "validation"):
-        file = split_files(data, split)[split].resolve()
-        (seen / file.name).symlink_to(file)
+        file = split_files(data, split)[split]
+        (seen / file.name).symlink_to(file.resolve())
     given = cell.arguments | {"data": str(seen), "images": str(data / "images")}
     given |= {"output_dir": str(run), "seed": cell.seed}
     if teachers:
@@ -261,7 +261,8 @@ def main() -> int:
         (cell,) = suite.cells(args.place)
         run_cell(suite, cell, args.data_root, args.results, args.runs, args.keep_model)
     except Running:
-        return RUNNING
+        print(f"error: {BUSY}", file=sys.stderr)
+        return 2
     except (PostError, ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

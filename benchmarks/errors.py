@@ -175,10 +175,11 @@ def count_errors(suite: Suite, rows: list[Row], data_root: Path) -> dict[str, An
         posts[dataset] = list(zip(loaded["id"], sources, plain(gold_aspects(loaded))))
     found = {f"{row.dataset}-{row.baseline}-{row.arm}": count_row(row, posts[row.dataset]) for row in rows}
     changes = {}
+    compared = suite.compare[:1]
     for first in rows:
         for second in rows:
             place = first.dataset, first.baseline
-            if place == (second.dataset, second.baseline) and [first.arm, second.arm] == suite.compare[0]:
+            if place == (second.dataset, second.baseline) and [first.arm, second.arm] in compared:
                 changes["-".join(place)] = count_changes(first, second, posts[first.dataset])
     return {"rows": found, "changes": changes}
 

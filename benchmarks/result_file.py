@@ -1,7 +1,7 @@
 """The result of one run as a small JSON file: what it was made with, and what it found."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,9 @@ def pack_predictions(ids: Sequence[str], joint: Aspects, classified: Aspects, go
 
     Returns:
         `id_prefix` and the rest of each id in `ids`; `aspects`: for each post `[start, end, polarity, score]`, the
-        polarity as an index of `labels`; `masc`: for each post the polarities of its gold spans, in their order; and
-        what a paired test needs: for each post the number of `gold` aspects, and of those found that are right by
-        span and polarity (`jmasa`) and by span (`mate`).
+        polarity as an index of `labels`; `masc`: for each post the polarities of its gold spans, in their order,
+        `None` where the text was cut in front of one; and what a paired test needs: for each post the number of
+        `gold` aspects, and of those found that are right by span and polarity (`jmasa`) and by span (`mate`).
     """
     prefix = commonprefix(list(ids))
     number = DEFAULT_LABELS.index
@@ -100,11 +100,16 @@ def pack_predictions(ids: Sequence[str], joint: Aspects, classified: Aspects, go
         "id_prefix": prefix,
         "ids": [name[len(prefix) :] for name in ids],
         "aspects": [[[a["start"], a["end"], number(a["polarity"]), round(a["score"], 3)] for a in r] for r in joint],
-        "masc": [[number(a["polarity"]) for a in row] for row in classified],
+        "masc": [_polarities_of(row, given, number) for row, given in zip(classified, gold, strict=True)],
         "gold": [len(given) for given in gold],
         "jmasa": [both for both, _ in right],
         "mate": [spans for _, spans in right],
     }
+
+
+def _polarities_of(found: list[dict], given: list[dict], number: Callable[[str], int]) -> list[int | None]:
+    polarities = {(a["start"], a["end"]): number(a["polarity"]) for a in found}
+    return [polarities.get((a["start"], a["end"])) for a in given]
 
 
 def unpack_predictions(packed: dict[str, Any], gold: Aspects) -> tuple[Aspects, Aspects]:
@@ -112,7 +117,7 @@ def unpack_predictions(packed: dict[str, Any], gold: Aspects) -> tuple[Aspects, 
     labels, names = packed["labels"], ("start", "end", "polarity", "score")
     joint = [[dict(zip(names, [a, b, labels[p], score])) for a, b, p, score in row] for row in packed["aspects"]]
     classified = [
-        [a | {"polarity": labels[p]} for a, p in zip(given, row, strict=True)]
+        [a | {"polarity": labels[p]} for a, p in zip(given, row, strict=True) if p is not None]
         for given, row in zip(gold, packed["masc"], strict=True)
     ]
     return joint, classified

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from processing import PostError
 from processing.writing import writable_folder
 
-from .cell import RUNNING, Running, claim, result_path
+from .cell import BUSY, Running, claim, result_path
 from .result_file import DamagedResult, read_result, write_result
 from .suite import Cell, Suite
 
@@ -77,7 +77,7 @@ def take_over(suite: Suite, cell: Cell, places: Places, with_model: bool = False
     if teachers_of(suite, cell) or suite.inputs:
         return False
     for path in sorted(places.results.glob(f"*/{cell.dataset}-*/seed{cell.seed}.json")):
-        with suppress(DamagedResult, PostError):
+        with suppress(DamagedResult, PostError, Running):
             result = read_result(path)
             check_result(suite, cell, path, result)
             if set(result["scores"]) != {"validation", "test"}:
@@ -170,11 +170,15 @@ class Pool:
                         del self.running[worker]
                         yield cell, self._problem(cell, code), (time.monotonic() - started) / 60
         finally:
-            for _, _, process in self.running.values():
-                process.terminate()
-            for _, _, process in self.running.values():
-                process.wait()
+            self.stop()
             signal.signal(signal.SIGTERM, former)
+
+    def stop(self) -> None:
+        for _, _, process in self.running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # a launcher alone would end without its cell
+        for _, _, process in self.running.values():
+            process.wait()
 
     def _next(self) -> Cell | None:
         ahead = {*self.waiting, *(cell for cell, _, _ in self.running.values())}
@@ -200,6 +204,7 @@ class Pool:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                start_new_session=True,
             )
 
     def _problem(self, cell: Cell, code: int) -> str | None:
@@ -207,10 +212,10 @@ class Pool:
         if code == 0:
             log.unlink(missing_ok=True)
             return None
-        if code == RUNNING:
-            return "another run is at it; it is left to that one."
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        if said and said[-1] == BUSY:
+            return f"{BUSY}; it is left to that one."
         return f"failed: {said[-1] if said else f'exit code {code}'} ({log})"
 
 

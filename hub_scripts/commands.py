@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import HfArgumentParser
@@ -81,6 +82,8 @@ def evaluate(argv: list[str]) -> None:
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)
     progress = show_progress()
     model, processor = load_model(args.model)
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
     scores = score(model, processor, posts, args.batch_size, args.num_beams, progress, args.lexicon)
     print_scores(scores)
     if args.output:

@@ -72,7 +72,7 @@ class EndpointHandler:
         given = inputs if several else [inputs]
         posts = [check_post(post, place, parameters) for post, place in zip(given, places)]
         # A picture of a slow server keeps waiting the request that names it, and no other.
-        alone = any(post.get("image", "").startswith("https:") for post in posts)
+        alone = any(is_address(post.get("image", "")) for post in posts)
         answer = self.answer_all if alone else self.together
         try:
             answers = answer(posts, parameters)
@@ -163,6 +163,11 @@ def check_parameters(parameters: Any) -> dict[str, Any]:
         if not fit(value):
             raise RequestError(f"parameters.{name}: {wanted} is expected.")
     return parameters
+
+
+def is_address(image: str) -> bool:
+    """Whether a picture is neither base64, in which there is no colon, nor a data URL."""
+    return ":" in image and image.lstrip()[:5].lower() != "data:"
 
 
 def is_number(value: Any) -> bool:

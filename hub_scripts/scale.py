@@ -102,7 +102,8 @@ def answer_all(
         for counted in answers:
             counts.update(counted)
     except BaseException:
-        parts.discard()
+        if args.engine == "local" and args.shard is None:  # or others may be at work in the folder
+            parts.discard()
         raise
     if counts["missing"]:
         print(f"{counts['missing']:,} pictures are not there; their posts count as without.")

@@ -176,7 +176,8 @@ class LRSAConfig(PreTrainedConfig):
         self.decoder_start_token_id = self.decoder_prefix[0]
         if self.scored_special_targets is None:
             self.scored_special_targets = [self.eos_token_id]
-        if self.decoder_config is None and not self.text_config.is_encoder_decoder:
+        reads_text = hasattr(self.text_config, "vocab_size")  # `check` refuses others
+        if self.decoder_config is None and reads_text and not self.text_config.is_encoder_decoder:
             self.decoder_config = self._fresh_decoder_config()
         self.check()
 

@@ -16,6 +16,7 @@ from .modeling_lrsa import LRSAForMABSA
 
 
 def weights_key(module: nn.Module, *parts: object) -> str:
+    parts += (torch.get_float32_matmul_precision(),)
     digest = hashlib.sha256((repr(parts) + module.config.to_json_string()).encode())
     for tensor in module.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -31,8 +32,8 @@ def add_frozen_states(
 
     A frozen rationale encoder gives `image_rationale_states` and `text_rationale_states`, (tokens, depths, hidden) a
     row; a frozen vision model gives `image_features`, (N_v, D); each as the bytes of a float16 array, empty where
-    there is nothing. Computed at the first call and read from disk after that; the file's name follows from data and
-    weights.
+    there is nothing. Computed at the first call and read from disk after that; the file's name follows from data,
+    weights and the precision of matrix products.
     """
     encoder = model.model.encoder
     if encoder.rationale_model is not None and "text_rationale_input_ids" in dataset.column_names:

@@ -1,5 +1,6 @@
 """What all LRSA models share: how they are loaded, initialised and split over devices."""
 
+import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
@@ -11,6 +12,8 @@ from .match_lrsa import LRSAMatchEmbeddings
 
 
 OLDEST_TORCH = "2.11"
+# Arguments of `from_pretrained` that say where a checkpoint lies.
+PLACE = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
 
 
 class LRSAPreTrainedModel(PreTrainedModel):
@@ -61,7 +64,8 @@ class LRSAPreTrainedModel(PreTrainedModel):
         wanted = output_loading_info or kwargs.get("ignore_mismatched_sizes") or pretrained_model_name_or_path is None
         encoder = model.get_encoder()
         fresh = {name for name in info["missing_keys"] if encoder.is_fusion(name)}
-        if fresh and cls.config_class.from_pretrained(pretrained_model_name_or_path).num_fusion_layers == 0:
+        place = {name: value for name, value in kwargs.items() if name in PLACE}
+        if fresh and cls.config_class.from_pretrained(pretrained_model_name_or_path, **place).num_fusion_layers == 0:
             encoder.add_fusion()
             info["missing_keys"] = set(info["missing_keys"]) - fresh
         if info["missing_keys"] and not wanted:
@@ -73,6 +77,18 @@ class LRSAPreTrainedModel(PreTrainedModel):
             )
         encoder.freeze_parts()  # loading makes every parameter trainable
         return (model, info) if output_loading_info else model
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """As transformers'; the rationale encoder, a copy of the text encoder, gets the same new rows."""
+        before = self.get_input_embeddings().num_embeddings
+        table = super().resize_token_embeddings(*args, **kwargs)
+        encoder = self.get_encoder()
+        if encoder.rationale_model is not None and table.num_embeddings != before:
+            copied = encoder.rationale_model.resize_token_embeddings(table.num_embeddings, mean_resizing=False)
+            with torch.no_grad():
+                copied.weight[before:] = table.weight[before:]
+            encoder.freeze_parts()
+        return table
 
     def _recorded(self, **flags: bool | None) -> dict[str, bool]:
         """Which outputs parts are asked to record: those of the call, and where it says nothing, of the config."""

@@ -87,6 +87,11 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
         for name in ("drop_inputs", "distillation_weight", "label_smoothing_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share: it must be between 0 and 1.")
+        if self.drop_inputs and self.dataloader_persistent_workers:
+            raise ValueError(
+                "drop_inputs draws anew in each epoch, of which persistent workers hear nothing: leave out "
+                "dataloader_persistent_workers."
+            )
         if isinstance(self.teacher, str):
             self.teacher = [self.teacher]
         if (precision := self.float32_matmul_precision) not in (None, *PRECISIONS):
@@ -131,7 +136,7 @@ class LRSATrainer(Seq2SeqTrainer):
             self.train_dataset = DroppedInputs(self.train_dataset, share, self.data_seed)
             self.add_callback(EpochOfDroppedInputs(self.train_dataset))
         self.label_smoother = None  # transformers' takes the labels away, and smooths over masked columns
-        self.padding = np.zeros(2, dtype=object)
+        self.padded = self.positions = 0
 
     @property
     def data_seed(self) -> int:
@@ -170,14 +175,15 @@ class LRSATrainer(Seq2SeqTrainer):
     def training_step(self, model, inputs, *args, **kwargs):
         for name, mask in inputs.items():
             if name.endswith("attention_mask") and mask.dim() == 2:
-                self.padding += mask.numel() - mask.sum(), mask.numel()  # tensors: a step waits for no device
+                self.padded = self.padded + mask.numel() - mask.sum()  # a tensor: a step waits for no device
+                self.positions += mask.numel()
         return super().training_step(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds `padding`: which share of the positions of texts and rationales since the last time was padding."""
-        if "loss" in logs and self.padding[1]:
-            logs["padding"] = round(float(self.padding[0]) / self.padding[1], 4)
-            self.padding[:] = 0
+        if "loss" in logs and self.positions:
+            logs["padding"] = round(float(self.padded) / self.positions, 4)
+            self.padded = self.positions = 0
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, EarlyStoppingCallback, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from processing import LRSAProcessor, PostError, compute_mabsa_metrics, load_posts
 from processing.chosen_inputs import choose_rationales, shuffle_rationales
@@ -196,7 +199,7 @@ def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
         model, processor = load_merged(name), LRSAProcessor.from_pretrained(name)
         processor.check_fits(model.config)
         return model, processor
-    except (OSError, RuntimeError, StrictDataclassError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
         raise PostError(f"{name}: no LRSA model with its processor: {str(error).splitlines()[0]}") from error
 
 
@@ -249,6 +252,7 @@ def train(
     record = training_record((model_arguments, data_arguments, args), posts)
     with args.main_process_first(desc="preparing"):  # the others read what it has cached
         model, processor = build_model(model_arguments)
+        model.to(args.device)  # frozen parts compute there
         data = {}
         for split in ("train", "validation"):
             data[split] = prepare_for_model(model, processor, posts[split], lexicon=data_arguments.lexicon)
@@ -275,6 +279,8 @@ def train(
     if trainer.is_world_process_zero():
         print(f"trainable: {trainable:,} of {total:,} parameters ({100 * trainable / total:.1f} %)", flush=True)
     resume = {"true": True, "false": None}.get(str(args.resume_from_checkpoint).lower(), args.resume_from_checkpoint)
+    if resume is True:
+        resume = newest_whole_checkpoint(Path(args.output_dir)) or True
     trainer.train(resume_from_checkpoint=resume)
     seconds = None if resume else round(time.perf_counter() - begun, 1)
 
@@ -309,6 +315,15 @@ def train(
             processor.save_pretrained(folder)
         write_whole(output / "results.json", json.dumps(results[0], indent=2) + "\n")
     return broadcast_object_list(results)[0]
+
+
+def newest_whole_checkpoint(folder: Path) -> str | None:
+    """Returns the last checkpoint that was not being written when training was killed: its state is written last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name), reverse=True):
+        with suppress(OSError, ValueError):
+            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+            return str(path)
+    return None
 
 
 def whole_model(trainer: LRSATrainer) -> LRSAForMABSA | PeftModel | None:

@@ -172,14 +172,16 @@ class ChunkReader:
 
     def _rows_of(self, chunk: Chunk) -> Iterator[tuple[str, int, Any]]:
         if chunk.file.suffix not in OTHER_FORMS:
-            return read_lines_of(chunk)
+            yield from read_lines_of(chunk)
+            return
         if self._next != (chunk.file, chunk.first):
             if chunk.file.suffix == ".parquet":
                 self._rows = read_parquet(chunk.file, chunk.first)
             else:
                 self._rows = islice(read_rows(chunk.file), chunk.first, None)
+        self._next = None  # until the chunk was read to its end
+        yield from islice(self._rows, chunk.size)
         self._next = chunk.file, chunk.first + chunk.size
-        return islice(self._rows, chunk.size)
 
 
 def read_lines_of(chunk: Chunk) -> Iterator[tuple[str, int, Any]]:

@@ -5,6 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 
+KINDS = {
+    "nouns": (bool, int, np.bool_, np.integer),
+    "heads": (int, np.integer),
+    "sentiment": (int, float, np.number),
+}
+
+
 def linguistic_columns(
     linguistics: Sequence[dict | None], word_ids: Sequence[Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
@@ -50,10 +57,13 @@ def check_linguistics(linguistics: Sequence[dict | None], numbers: Sequence[int]
     for index, (row, number) in enumerate(zip(linguistics, numbers)):
         if row is None:
             continue
-        for name in ("nouns", "heads", "sentiment"):
-            if name not in row or len(row[name]) != number:
+        for name, kinds in KINDS.items():
+            entries = row.get(name) if isinstance(row, dict) else None
+            if not isinstance(entries, list | tuple | np.ndarray) or len(entries) != number:
                 raise ValueError(
                     f"`linguistics` of post {index} needs {name!r} with one entry for each of its {number} words."
                 )
+            if not all(isinstance(entry, kinds) for entry in entries):
+                raise ValueError(f"`linguistics` of post {index}: {name!r} are numbers.")
         if any(not 0 <= head < number for head in row["heads"]):
             raise ValueError(f"`linguistics` of post {index}: heads are words, 0 to {number - 1}.")

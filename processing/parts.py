@@ -136,6 +136,7 @@ class Parts:
                             with open(self.path(chunk), "rb") as part:
                                 shutil.copyfileobj(part, file)
             done = self.folder.with_name(f".{self.folder.name}.done")
+            shutil.rmtree(done, ignore_errors=True)  # of a run that was killed here
             self.folder.rename(done)  # at once: a folder that lacks some of its parts is one to go on with
             shutil.rmtree(done)
 

@@ -309,7 +309,8 @@ class LRSAProcessor(ProcessorMixin):
             columns = [index_format.span_columns(start, end, post.word_ids) for start, end in sorted(words)]
             spans.append([list(pair) for pair in columns if pair is not None])
             polarities = [aspect.get("polarity") for aspect in row]
-            if unknown := [p for p in polarities if p is not None and p not in label2target]:
+            known = [None, *label2target]  # a list: what is given may be anything
+            if unknown := [polarity for polarity in polarities if polarity not in known]:
                 raise ValueError(f"unknown polarity {unknown[0]!r}: one of {', '.join(label2target)} is expected.")
             if all(polarity is not None for polarity in polarities):
                 triples = [(start, end, polarity) for (start, end), polarity in zip(words, polarities)]

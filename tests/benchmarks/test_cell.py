@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import benchmarks.cell as cell_module
 from benchmarks.cell import Running, claim, result_path, run_cell, score_split, train_cell
-from benchmarks.result_file import DamagedResult, plain, read_result, score, unpack_predictions
+from benchmarks.result_file import DamagedResult, pack_predictions, plain, read_result, score, unpack_predictions
 from benchmarks.suite import file_hash, read_suite
 from processing import PostError, load_posts
 from processing.posts import gold_aspects
@@ -133,6 +133,24 @@ def test_training_needs_no_test_split_and_makes_the_same_model_without(one, data
         assert sorted(os.listdir(arguments[1].data)) == ["train.jsonl", "validation.jsonl"]
         models.append(load_file(tmp_path / f"run{number}" / "model" / "model.safetensors"))
     assert all(models[0][name].equal(models[1][name]) for name in models[0])
+
+
+def test_data_may_be_links_to_other_names(one, data_root, tmp_path):
+    _, cell, _ = one
+    (tmp_path / "tiny").mkdir()
+    for number, split in enumerate(("train", "validation")):
+        shutil.copy(data_root / "tiny" / f"{split}.jsonl", tmp_path / f"blob{number}")
+        (tmp_path / "tiny" / f"{split}.jsonl").symlink_to(tmp_path / f"blob{number}")
+    arguments, _ = train_cell(cell, tmp_path / "tiny", tmp_path / "run")
+    assert sorted(os.listdir(arguments[1].data)) == ["train.jsonl", "validation.jsonl"]
+
+
+def test_gold_spans_that_were_cut_off_have_no_polarity():
+    gold = [[{"start": 5, "end": 6, "polarity": "neutral"}, {"start": 0, "end": 1, "polarity": "positive"}], []]
+    classified = [[{"start": 0, "end": 1, "polarity": "positive", "score": 1.0}], []]
+    packed = pack_predictions(["a", "b"], [[], []], classified, gold)
+    assert packed["masc"] == [[None, 0], []]
+    assert unpack_predictions(packed, gold)[1] == [gold[0][1:], []]
 
 
 def test_the_same_seed_gives_the_same_result(one, data_root, tmp_path):

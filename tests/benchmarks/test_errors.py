@@ -1,6 +1,7 @@
 """Kinds of errors, slices and changes, on posts whose errors are known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -109,6 +110,7 @@ def test_errors_of_a_suite_are_written_and_read(finished, data_root, tmp_path):
         assert kinds["right"] == sum(packed["jmasa"]) and kinds["right"] + kinds["polarity"] == sum(packed["mate"])
         found = sum(kinds.values()) - kinds["missed"]
         assert found == sum(len(post) for post in packed["aspects"])
+    assert count_errors(replace(suite, compare=[]), read_rows(suite, results), data_root)["changes"] == {}
     write_errors(tmp_path, suite, errors)
     assert read_errors(tmp_path, suite) == errors
     (tmp_path / "small" / "errors.json").write_text("{")

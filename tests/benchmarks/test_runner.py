@@ -8,12 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from benchmarks.cell import claim, result_path
 from benchmarks.result_file import read_result
-from benchmarks.runner import Places, run_cells
+from benchmarks.runner import Places, Pool, run_cells, take_over
 from benchmarks.suite import read_suite
 from hub_scripts.cli import main
 
@@ -196,16 +197,44 @@ def test_gpus_are_shared_out_by_the_launcher_of_accelerate(suite_file, data_root
     class Process(subprocess.Popen):
         def __init__(self, command, **options):
             started.append(command)
-            super().__init__([sys.executable, "-c", "raise SystemExit(3)"], **options)
+            super().__init__(
+                [sys.executable, "-c", "print('error: another run is at it'); raise SystemExit(1)"], **options
+            )
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(subprocess, "Popen", Process)
     suite = read_suite(suite_file)
     left = run_cells(suite, suite.cells(), Places(data_root, place / "results", place / "runs"), processes=4)
-    assert len(left) == 4
+    assert set(left.values()) == {"another run is at it; it is left to that one."} and len(left) == 4
     assert [command[1:3] for command in started] == [["-m", "accelerate.commands.launch"]] * 4
     assert sorted(command[command.index("--gpu_ids") + 1] for command in started) == ["0", "0", "1", "1"]
     assert all("benchmarks.cell" in command for command in started)
+
+
+def test_no_cell_outlives_its_launcher(suite_file, data_root, monkeypatch, place):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    suite = read_suite(suite_file)
+    cell = suite.cells()[0]
+    pool = Pool(suite, Places(data_root, place / "results", place / "runs"), 1, set(), [])
+    pool.running[0] = cell, 0.0, (launcher := pool._start(cell, 0))
+    deadline = time.monotonic() + 60
+    while not (cells := psutil.Process(launcher.pid).children(recursive=True)):
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    pool.stop()
+    _, alive = psutil.wait_procs(cells, timeout=30)
+    assert not alive
+
+
+def test_a_run_that_another_suite_is_at_is_not_taken_over(finished, suite_file, data_root, place):
+    text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
+    (place / "other.yaml").write_text(text.replace("[lrsa, off]", "[fused, off]"))
+    shutil.copytree(finished[1], "results")
+    suite = read_suite("other.yaml")
+    (cell,) = suite.cells("*-fused/seed1")
+    with claim(result_path(Path("results"), cell)):
+        assert not take_over(suite, cell, Places(data_root, Path("results"), Path("runs")))
+    assert take_over(suite, cell, Places(data_root, Path("results"), Path("runs")))
 
 
 def test_a_cell_runs_behind_the_launcher(suite_file, data_root, place):

@@ -1,6 +1,7 @@
 """The command line: what it writes, and one clear line with exit code 2 for bad input."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from hub_scripts.cli import COMMANDS, main
 from modeling_lrsa.chunk_predictor import TASKS
+from modeling_lrsa.training import newest_whole_checkpoint
 
 
 def test_train_writes_model_and_results(run_folder):
@@ -192,6 +194,27 @@ def test_an_output_that_cannot_be_written_is_told_first(run_folder, posts_folder
 def test_a_missing_model_is_told_in_one_line(posts_folder, capfd):
     assert main(["evaluate", "/no/such/model", str(posts_folder)]) == 2
     assert capfd.readouterr().err.startswith("lrsa evaluate: /no/such/model: no LRSA model")
+
+
+def test_weights_that_are_cut_off_are_told_in_one_line(run_folder, posts_folder, tmp_path, capfd):
+    shutil.copytree(run_folder / "model", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(["evaluate", str(tmp_path / "model"), str(posts_folder)]) == 2
+    assert capfd.readouterr().err.startswith(f"lrsa evaluate: {tmp_path / 'model'}: no LRSA model")
+
+
+def test_training_goes_on_from_the_last_whole_checkpoint(text_folder, posts_folder, tmp_path, capfd):
+    command = [*flags(text_folder, posts_folder, tmp_path), "--max_steps", "10", "--load_best_model_at_end", "false"]
+    assert main([*command, "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9"]) == 0
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"best_')  # killed as it was written
+    (tmp_path / "checkpoint-9" / "trainer_state.json").unlink()
+    assert newest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
+    assert newest_whole_checkpoint(tmp_path / "elsewhere") is None
+    capfd.readouterr()
+    assert main([*command, "--save_strategy", "no", "--resume_from_checkpoint", "true"]) == 0
+    curve = json.loads((tmp_path / "results.json").read_text())["curve"]
+    assert curve[-1]["step"] == 10
 
 
 def flags(text_folder, posts_folder, output):

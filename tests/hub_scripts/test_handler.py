@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
-from hub_scripts.handler import BATCH_SIZE, EndpointHandler, Together
+from hub_scripts.handler import BATCH_SIZE, EndpointHandler, Together, is_address
 
 
 TESTS = Path(__file__).parents[1]
@@ -131,6 +131,15 @@ def test_answers_as_the_pipeline_here(endpoint, folder):
         ({"inputs": TEXT, "parameters": {"task": "masc"}}, "inputs.aspects: is missing"),
         ({"inputs": {"text": TEXT, "aspects": [{"start": 0}]}}, "inputs.aspects[0]: an object"),
         (
+            {"inputs": {"text": "a", "aspects": [{"start": 0, "end": 1, "polarity": []}]}},
+            "inputs: unknown polarity []: one of positive",
+        ),
+        ({"inputs": {"text": "a", "linguistics": {"nouns": 5}}}, "inputs: `linguistics` of post 0 needs 'nouns'"),
+        (
+            {"inputs": {"text": "a", "linguistics": {"nouns": [1], "heads": ["x"], "sentiment": [0]}}},
+            "inputs: `linguistics` of post 0: 'heads' are numbers.",
+        ),
+        (
             {"inputs": {"text": TEXT, "aspects": [{"start": 0, "end": 99}]}, "parameters": {"task": "masc"}},
             "inputs: aspect 0–99 lies outside the text of 25 characters",
         ),
@@ -178,6 +187,16 @@ def test_50_requests_with_one_load(endpoint, record_property):
     record_property("p95", p95)
     print(f"p50 {1000 * p50:.0f} ms, p95 {1000 * p95:.0f} ms")
     assert p95 < 2
+
+
+@pytest.mark.parametrize("image", ["https://a.b/c.jpg", " HTTPS://a.b", "ht\ntps://a.b", "http://a.b", "file:///x"])
+def test_whatever_may_be_fetched_is_an_address(image):
+    assert is_address(image)
+
+
+@pytest.mark.parametrize("image", ["", PICTURE, f"data:image/png;base64,{PICTURE}", " DATA:image/png;base64,AA=="])
+def test_what_is_sent_along_is_none(image):
+    assert not is_address(image)
 
 
 class Gate:

@@ -127,6 +127,16 @@ def test_bad_rows_are_listed_and_the_others_answered(command, posts, expected, t
     assert [row["place"] for row in read(listed)] == [f"{path}:31"]
 
 
+def test_a_share_that_fails_leaves_the_folder_to_the_others(command, posts, tmp_path, capsys):
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"text": 1}\n' + posts.read_text())
+    given = [*command[:2], str(path), *command[3:], str(tmp_path / "out"), "--part-size", "10"]
+    assert main([*given, "--shard", "1/2"]) == 2
+    assert "posts.jsonl:1: text: a string" in capsys.readouterr().err
+    assert (tmp_path / "out" / ".run" / "settings.json").is_file()
+    assert main([*given, "--shard", "2/2"]) == 0
+
+
 @pytest.mark.parametrize("bad", ["no parquet", "no column"])
 def test_a_bad_shard_is_one_line_before_anything_is_answered(bad, command, posts, tmp_path, capsys):
     shards = tmp_path / "shards"

@@ -3,7 +3,7 @@ import random
 
 import pytest
 import torch
-from transformers import AutoConfig, BartConfig, BertConfig, ViTConfig
+from transformers import AutoConfig, BartConfig, BertConfig, EfficientNetConfig, ViTConfig
 
 from modeling_lrsa import LRSAConfig, LRSAForMABSA
 
@@ -89,6 +89,7 @@ def test_wrong_values(tiny, fields, mend):
     [
         ({"model_type": "birt"}, "Unrecognized model type.*birt.*bert"),
         (ViTConfig(), "'vit', which reads no text: name an encoder such as bert"),
+        (EfficientNetConfig(), "'efficientnet', which reads no text: name an encoder such as bert"),
         ("bert", "text_config"),
     ],
 )

@@ -126,5 +126,11 @@ def test_weights_key(tiny):
     one, two, other = tiny.model(seed=0), tiny.model(seed=0), tiny.model(seed=1)
     assert weights_key(one) == weights_key(two) != weights_key(other)
     assert weights_key(one, 1) != weights_key(one, 2)
+    wide, former = weights_key(one), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert weights_key(one) != wide
+    finally:
+        torch.set_float32_matmul_precision(former)
     next(two.parameters()).data[0, 0] += 1e-3
     assert weights_key(one) != weights_key(two)

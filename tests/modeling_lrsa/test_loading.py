@@ -103,6 +103,31 @@ def test_a_processor_of_another_model(tiny, tmp_path):
             LRSATrainer(model, LRSATrainingArguments(str(tmp_path), use_cpu=True), processing_class=processor)
 
 
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+@pytest.mark.parametrize("size", [66, 50])
+def test_tokens_that_are_added_reach_the_rationale_encoder(tiny, tmp_path, kind, size):
+    model = tiny.model(kind, num_fusion_layers=1)
+    encoder = model.get_encoder()
+    table = model.resize_token_embeddings(size)
+    copied = encoder.rationale_model.get_input_embeddings()
+    assert table.num_embeddings == copied.num_embeddings == model.config.text_config.vocab_size == size
+    assert torch.equal(table.weight[60:], copied.weight[60:])
+    assert table.weight.requires_grad and not copied.weight.requires_grad
+    ids = torch.tensor([[5, 6, size - 1]])
+    with torch.no_grad():
+        logits = model(input_ids=ids, text_rationale_input_ids=ids).logits
+        model.save_pretrained(tmp_path)
+        loaded = LRSAForMABSA.from_pretrained(tmp_path)
+        assert torch.equal(loaded(input_ids=ids, text_rationale_input_ids=ids).logits, logits)
+
+
+def test_fusion_on_a_baseline_that_lies_elsewhere(tiny, tmp_path, monkeypatch):
+    """The checkpoint's own configuration is asked for where its weights are."""
+    tiny.model(num_fusion_layers=0).save_pretrained(tmp_path / "inner")
+    model = LRSAForMABSA.from_pretrained(tmp_path, subfolder="inner", num_fusion_layers=1)
+    assert len(model.get_encoder().fusion) == 1
+
+
 def test_the_range_of_torch_is_that_of_the_package():
     from importlib.metadata import requires
 

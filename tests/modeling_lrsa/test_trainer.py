@@ -42,6 +42,13 @@ def arguments(folder, **changes):
     return LRSATrainingArguments(**fields | changes)
 
 
+def test_inputs_are_dropped_where_workers_hear_of_epochs(tmp_path):
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    assert arguments(tmp_path, **workers).drop_inputs == 0
+    with pytest.raises(ValueError, match="drop_inputs draws anew in each epoch.*leave out dataloader_persistent"):
+        arguments(tmp_path, drop_inputs=0.3, **workers)
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without accelerator")
 def test_bfloat16_on_a_cpu_need_not_be_told_twice(tmp_path):
     args = arguments(tmp_path, bf16=True, use_cpu=False)
@@ -269,12 +276,17 @@ def test_evaluation_encodes_a_batch_once(tiny, tmp_path, text):
         assert [x for x in row if x not in (kept, -100)] == [x for x in expected if x != kept]
 
 
-def test_padding_is_reported(tiny, tmp_path):
+def test_padding_is_reported(tiny, tmp_path, monkeypatch):
+    def of_another_device(tensor, *args):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
     changes = {"per_device_train_batch_size": 8, "logging_strategy": "epoch", "num_train_epochs": 2}
     trainer = trainer_of(tiny, tiny.model(), tmp_path, **changes)
     (batch,) = trainer.get_train_dataloader()
     masks = [batch[f"{name}attention_mask"].double() for name in ("", "image_rationale_", "text_rationale_")]
-    trainer.train()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "__array__", of_another_device)
+        trainer.train()
     share = 1 - sum(mask.sum() for mask in masks) / sum(mask.numel() for mask in masks)
     logged = [entry["padding"] for entry in trainer.state.log_history if "padding" in entry]
     assert logged == [round(share.item(), 4)] * 2 and 0.2 < share < 0.8

@@ -64,6 +64,21 @@ def test_chunks_that_follow_read_on(tmp_path, monkeypatch):
     assert len(opened) == 2  # once to count
 
 
+@pytest.mark.parametrize("form", ["parquet", "json"])
+def test_a_chunk_that_follows_on_a_bad_one_is_its_own(tmp_path, form):
+    rows = [{"words": [f"w{i}"], "aspects": []} for i in range(30)]
+    rows[3]["words"] = ["white space"]
+    path = tmp_path / f"posts.{form}"
+    if form == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        pq.write_table(pa.Table.from_pylist([{"words": row["words"]} for row in rows]), path)
+    reader, chunks = ChunkReader(), cut([path], 10)
+    with pytest.raises(PostError):
+        reader.read(chunks[0])
+    assert [post["words"] for post in reader.read(chunks[1]).posts] == [[f"w{i}"] for i in range(10, 20)]
+
+
 def test_one_bad_row_in_many(tmp_path):
     path = write_lines(tmp_path / "posts.jsonl", 100)
     lines = path.read_bytes().splitlines(keepends=True)

@@ -60,6 +60,8 @@ def test_what_is_done_is_not_done_again(tmp_path, chunks):
 def test_parts_become_one_file(tmp_path, chunks, ending):
     parts, target = parts_of(tmp_path / "out.parts", ending), tmp_path / f"out{ending}"
     target.write_text("former")
+    (tmp_path / ".out.parts.done").mkdir()  # of a run that was killed as it removed its parts
+    (tmp_path / ".out.parts.done" / "part-000000.jsonl").touch()
     assert sum(answer(chunks, Worker, parts), Counter()) == {"posts": 95}
     assert sum(map(parts.count, chunks), Counter()) == {"posts": 95}
     parts.merge(chunks, target)
