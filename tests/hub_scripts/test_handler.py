@@ -152,7 +152,7 @@ def test_answers_as_the_pipeline_here(endpoint, folder):
         ({"inputs": FULL | {"image": in_base64(b"<svg/>")}}, "inputs: picture: it is none of JPEG, PNG"),
         ({"inputs": FULL | {"image": "A" * 15_000_000}}, "inputs: picture: it has more than 10 MB"),
     ],
-    ids=range(36),
+    ids=range(39),
 )
 def test_a_malformed_request_is_told_so_in_one_line(endpoint, body, told):
     status, answer = endpoint(body)
