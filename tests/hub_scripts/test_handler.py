@@ -131,7 +131,10 @@ def test_answers_as_the_pipeline_here(endpoint, folder):
         ({"inputs": TEXT, "parameters": {"task": "masc"}}, "inputs.aspects: is missing"),
         ({"inputs": {"text": TEXT, "aspects": [{"start": 0}]}}, "inputs.aspects[0]: an object"),
         (
-            {"inputs": {"text": "a", "aspects": [{"start": 0, "end": 1, "polarity": []}]}},
+            {
+                "inputs": {"text": "a", "aspects": [{"start": 0, "end": 1, "polarity": []}]},
+                "parameters": {"task": "masc"},
+            },
             "inputs: unknown polarity []: one of positive",
         ),
         ({"inputs": {"text": "a", "linguistics": {"nouns": 5}}}, "inputs: `linguistics` of post 0 needs 'nouns'"),
