@@ -52,5 +52,5 @@ def demo(argv: list[str]) -> None:
             inbrowser=not args.no_browser,
             allowed_paths=[post["image"] for post in examples],
         )
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise PostError(f"--port {args.port}: {error}") from error

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def evaluate_llm(argv: list[str]) -> int:
     prompt.request("", shots=args.shots)  # says if there are fewer examples
     evidence = read_evidence(args.evidence, [prompt]) if args.evidence else {}
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)
+    if args.output and (twice := next((name for name, n in Counter(posts["id"]).items() if n > 1), None)):
+        raise PostError(f"{args.posts}: two posts have the id {twice!r}; --output names spans by id: make ids unique.")
     writer = make_writer(args)
     limits = Limits(args.max_requests, args.max_total_tokens)
     with AnswerStore(place) as store:

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import SpaceCard, SpaceCardData
 
 import processing
+from processing import PostError
 
 from .publishing import Publication
 
@@ -17,6 +18,9 @@ NEEDED = ("evaluate", "datasets", "scikit-learn")
 def metric_publication(repo: str, license: str) -> Publication:
     """Collects the files of the Space; `evaluate.load(repo)` looks for a module of the repository's name."""
     name = repo.rpartition("/")[2]
+    if not name.isidentifier() or name in ("app", "metrics"):
+        raise PostError(f"{repo}: `evaluate` imports a module {name!r}; take a name of letters, digits and _ "
+                        "other than app and metrics.")  # fmt: skip
     source = Path(processing.__file__).parent
     module = (source / "mabsa_metric" / "mabsa_metric.py").read_text(encoding="utf-8")
     assert module.count(IMPORT) == 1
@@ -27,7 +31,7 @@ def metric_publication(repo: str, license: str) -> Publication:
         "requirements.txt": "".join(f"{line}\n" for line in requirements()).encode(),
         "README.md": metric_card(repo, license).encode(),
     }
-    return Publication("space", repo, files, (), "metrics.py", "Metric")
+    return Publication("space", repo, files, (), f"{name}.py", "Metric")
 
 
 def requirements() -> list[str]:

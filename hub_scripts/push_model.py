@@ -82,7 +82,7 @@ def model_publication(
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns)
     }
     for place in places(folder):
-        files |= {path.name: path for path in sorted(place.glob("*results.json"))}
+        files |= {name: place / name for name in ("results.json", "test_results.json") if (place / name).is_file()}
     if is_adapter:
         config = read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base}
         files["adapter_config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
@@ -112,10 +112,14 @@ def without_places(path: Path) -> bytes:
     return text.encode()
 
 
-def onnx_files(folder: Path) -> dict[str, Path]:
+def onnx_files(folder: Path) -> dict[str, Path | bytes]:
     if not (folder / "encoder.onnx").is_file():
         raise PostError(f"{folder}: holds no encoder.onnx; name a folder that export_onnx wrote.")
-    return {f"onnx/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
+    return {
+        f"onnx/{path.name}": without_places(path) if path.name == "config.json" else path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
 
 
 def push_adapter(folder: Path, repo: str, base: str | None, target: Target, told: Told) -> list[Published]:
@@ -126,9 +130,16 @@ def push_adapter(folder: Path, repo: str, base: str | None, target: Target, told
     """
     named = base_name(folder)
     if has_public_base(folder, base):
+        if not is_on_hub(named):
+            raise PostError(
+                f"{folder}: its base {named} is not on the Hub; where that is a folder, run this beside it, or push "
+                "the merged model."
+            )
         return publish((model_publication(folder, repo, told, base=named), target))
     base = full_id(base)
     with base_folder(folder, named) as place:
+        if (place / "adapter_config.json").is_file():
+            raise PostError(f"{folder}: its base {named} is an adapter, too; push the merged model.")
         goes = [(model_publication(folder, repo, told, base=base), target)]
         if not is_there(place, base):
             of_base = model_publication(place, base, Told(told.license, adapter=None if named else repo))
@@ -161,17 +172,22 @@ def has_public_base(folder: Path, base: str | None) -> bool:
     return False
 
 
+def is_on_hub(repo: str) -> bool:
+    with hub_errors(Publication("model", repo, {}, (), "", "")):
+        return HfApi().repo_exists(repo)
+
+
 def is_there(folder: Path, base: str) -> bool:
     """Whether the repository `base` is on the Hub with the weights of `folder`.
 
     Raises:
         PostError: it has other weights.
     """
-    api = HfApi()
+    if not is_on_hub(base):
+        return False
     with hub_errors(Publication("model", base, {}, (), "", "")):
-        if not api.repo_exists(base):
-            return False
-        weights = [file for file in api.model_info(base, files_metadata=True).siblings if file.rfilename == WEIGHTS]
+        files = HfApi().model_info(base, files_metadata=True).siblings
+    weights = [file for file in files if file.rfilename == WEIGHTS]
     if not weights:
         return False
     if weights[0].lfs is None or weights[0].lfs.sha256 != file_hash(folder / WEIGHTS):

@@ -11,7 +11,7 @@ from pathlib import Path
 from processing import PostError
 from processing.chunks import Chunk, ChunkReader, cut, named_files
 from processing.digests import digest_of_files, digest_of_states, name_with_digest
-from processing.parts import Answered, Worker
+from processing.parts import Answered, Worker, told
 from processing.rationales import GenerationSettings, Limits, Prompt, Summary, Writer, WriterError, ask, load_prompt
 from processing.rationales.asking import interrupted_by_sigterm
 from processing.rationales.estimates import estimate_prompt_tokens
@@ -54,7 +54,9 @@ def write_rationales(args: argparse.Namespace) -> int:
         raise PostError(f"{out}: {posts} is a folder of splits; name a folder for them.")
     if posts.is_file() and (not is_file_name(out) or out.is_dir()):
         raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl or .parquet.")
-    named_files(posts)  # says if there are none
+    files = named_files(posts).values()  # says if there are none
+    if posts.is_dir() and out.is_dir() and out.samefile(posts) and any(f.suffix != f".{args.format}" for f in files):
+        raise PostError(f"{out}: holds the posts, in another form than --format {args.format}; name another folder.")
     if not args.dry_run:
         writable_folder(out.parent if is_file_name(out) else out)
     place = Path(args.store or f"{out.with_suffix('') if is_file_name(out) else out}.answers.sqlite")
@@ -82,10 +84,12 @@ def write_rationales(args: argparse.Namespace) -> int:
             print(f"Nothing is written to {out}. Answers: {place}")
             return 1
         written = write_posts(questions, store, out, f".{args.format}")
-    if questions.bad:
-        listed = Path(f"{out.with_suffix('') if is_file_name(out) else out}.bad.jsonl")
-        write_whole(listed, dump_lines(questions.bad))
-        print_bad(questions.bad, listed)
+    listed = Path(f"{out.with_suffix('') if is_file_name(out) else out}.bad.jsonl")
+    with told(listed):
+        listed.unlink(missing_ok=True)
+        if questions.bad:
+            write_whole(listed, dump_lines(questions.bad))
+            print_bad(questions.bad, listed)
     print_written(questions.posts, written, out, place)
     return 0 if all(written[kind] == questions.posts for kind in prompts) else 1
 

@@ -1,7 +1,6 @@
 """`lrsa rationalize shorten`: makes the rationales of posts fit for training."""
 
 import argparse
-import json
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -11,7 +10,7 @@ from processing import PostError
 from processing.posts import iterate_posts, split_files
 from processing.rationales.post_questions import RATIONALES
 from processing.rationales.shortening import fit_for_training, polarity_words
-from processing.writing import whole_file, writable_folder
+from processing.writing import dump_line, whole_file, writable_folder
 
 from .terminal import positive
 
@@ -67,7 +66,7 @@ def shorten(argv: list[str]) -> int:
                     }
                     total += len(fit)
                     changed += sum(fit[kind] != post[kind] for kind in fit)
-                    lines.write(json.dumps(row | fit, ensure_ascii=False) + "\n")
+                    lines.write(dump_line(row | fit))
         except OSError as error:
             raise PostError(f"{target}: can't be written ({error.strerror}).") from error
     print(f"{changed:,} of {total:,} rationales changed: {out}")

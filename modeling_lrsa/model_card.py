@@ -42,7 +42,7 @@ METRICS = {
 def own_card(folder: Path) -> Path | None:
     """Returns the card in a folder, unless `render_card` wrote it."""
     path = folder / "README.md"
-    return path if path.is_file() and WRITTEN not in path.read_text(encoding="utf-8") else None
+    return path if path.is_file() and WRITTEN.encode() not in path.read_bytes() else None
 
 
 def render_card(
@@ -145,7 +145,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def places(folder: Path) -> tuple[Path, ...]:
     """Folders in which results of a model lie: its own, and of one that `lrsa train` wrote, the one around it."""
-    return (folder.parent, folder) if folder.name in ("model", "adapter") else (folder,)
+    around = folder.absolute().parent
+    trained = folder.name in ("model", "adapter") and "parameters" in read_json(around / "results.json")
+    return (around, folder) if trained else (folder,)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def export_onnx(model: LRSAForMABSA, processor: LRSAProcessor, folder: str | Pat
 
     if model.model.encoder.vision_model is not None and processor.image_processor is not None:
         pictures = processor.image_processor([Image.new("RGB", (64, 64))] * ROWS, return_tensors="pt")
-        export("vision", VisionGraph(model), pixel_values=pictures["pixel_values"])
+        export("vision", VisionGraph(model), pixel_values=pictures["pixel_values"].to(model.device))
     inputs = {name: tensor.to(model.device) for name, tensor in sample_inputs(model).items()}
     max_length = torch.tensor(TARGETS + 3, device=model.device)
     encoding = EncodingGraph(model)

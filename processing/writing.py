@@ -66,4 +66,13 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def dump_lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(dump_line(row) for row in rows)
+
+
+def dump_line(row: dict[str, Any]) -> str:
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, in a field that nobody reads
+        line = json.dumps(row)
+    return line + "\n"

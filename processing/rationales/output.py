@@ -79,8 +79,9 @@ def rows_of(
     """Yields the posts of a chunk with their rationales, as rows of JSON Lines or of Parquet, pictures in them."""
     for row, post, asked in questions.of_chunk(chunk):
         if parquet:
-            image = post["image"] if isinstance(post["image"], dict) else None
-            name = row.get("image")
+            image, name = post["image"], row.get("image")
+            if isinstance(image, str):
+                image = {"bytes": Path(image).read_bytes(), "path": name} if Path(image).is_file() else None
             features = {"image_features": row.get("image_features")}
             row = post | features | {"rationale_provenance": row.get("rationale_provenance")}
             row["image"] = image or (name and {"bytes": None, "path": name})

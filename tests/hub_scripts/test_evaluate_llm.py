@@ -168,6 +168,14 @@ def test_the_command_asks_a_server_and_writes_scores(server, posts, tmp_path):
     assert len(asked) == len(posts)
 
 
+def test_two_posts_of_one_id_have_no_place_in_the_output(tmp_path, capsys):
+    post = json.dumps({"id": "a", "text": "Marta", "aspects": []}) + "\n"
+    (tmp_path / "posts.jsonl").write_text(2 * post)
+    command = ["evaluate", "--llm", "http://h/v1", "--model", "m", str(tmp_path / "posts.jsonl")]
+    assert main([*command, "--output", str(tmp_path / "out.json")]) == 2
+    assert "two posts have the id 'a'" in capsys.readouterr().err
+
+
 def test_a_stopped_run_scores_nothing(server, tmp_path, capsys):
     url, asked = server
     before = len(asked)

@@ -77,6 +77,24 @@ def test_no_folder_of_this_machine_is_told(lrsa, hub, run_folder, text_folder, r
     assert not [path for path, content in hub.files(repo).items() if str(text_folder.parent).encode() in content]
 
 
+def test_nor_in_what_was_exported(lrsa, hub, run_folder, text_folder, tmp_path, repo):
+    exported = tmp_path / "onnx"
+    exported.mkdir()
+    shutil.copy(run_folder / "model" / "config.json", exported)
+    (exported / "encoder.onnx").write_bytes(b"onnx")
+    assert lrsa("push", run_folder, repo, "--onnx", exported).code == 0
+    assert str(text_folder.parent).encode() not in hub.files(repo)["onnx/config.json"]
+
+
+def test_results_of_others_beside_a_converted_model_stay_here(text_folder, tmp_path, lrsa, hub, repo):
+    (tmp_path / "survey_results.json").write_text("{}")
+    (tmp_path / "results.json").write_text('{"data": 3, "validation": {"jmasa_f1": 99}}')
+    assert main(["convert", "--from", "bert", str(text_folder), str(tmp_path / "model")]) == 0
+    assert lrsa("push", tmp_path / "model", repo).code == 0
+    files = hub.files(repo)
+    assert not [name for name in files if name.endswith("results.json")] and b"99" not in files["README.md"]
+
+
 def test_pushed_again_without_changes_there_is_no_new_commit(lrsa, hub, folder, repo):
     assert lrsa("push", folder, repo).code == 0
     before = hub.commits(repo)
@@ -354,6 +372,25 @@ def test_an_adapter_goes_with_its_base(adapters, lrsa, hub, repo, kind, where):
     before = len(hub.commits(repo)), len(hub.commits(base))
     assert lrsa("push", adapter, repo, "--base", base.partition("/")[2]).code == 0
     assert (len(hub.commits(repo)), len(hub.commits(base))) == before
+
+
+def test_an_adapter_over_an_adapter_is_refused(adapters, lrsa, hub, posts_folder, tmp_path, repo):
+    first, second = next(NAMES), tmp_path / "second"
+    shutil.copytree(adapters / "model", second)
+    config = second / "adapter" / "adapter_config.json"
+    named = {"base_model_name_or_path": str(adapters / "parts" / "adapter")}
+    config.write_text(json.dumps(json.loads(config.read_text()) | named))
+    told = one_line(lrsa("push", second / "adapter", repo, "--base", first))
+    assert "is an adapter, too; push the merged model" in told
+    assert not hub.exists(repo) and not hub.exists(first)
+
+
+def test_a_base_that_looks_like_an_id_and_is_none(adapters, lrsa, hub, tmp_path, repo):
+    shutil.copytree(adapters / "model" / "adapter", tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "runs/base"}))
+    assert "its base runs/base is not on the Hub" in one_line(lrsa("push", tmp_path / "adapter", repo))
+    assert not hub.exists(repo)
 
 
 def test_another_model_is_not_taken_for_the_base(adapters, lrsa, hub, run_folder, repo):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hub_scripts.push_metric import metric_publication
-from processing import compute_mabsa_metrics
+from processing import PostError, compute_mabsa_metrics
 
 
 GOLD = [[{"start": 0, "end": 3, "polarity": "positive"}], [{"start": 4, "end": 9, "polarity": "negative"}]]
@@ -24,6 +24,12 @@ def space(tmp_path):
     for path, file in metric_publication("someone/their_metric", "apache-2.0").files.items():
         (folder / path).write_bytes(file if isinstance(file, bytes) else file.read_bytes())
     return folder
+
+
+@pytest.mark.parametrize("name", ["metrics", "app", "lrsa.metric", "1st"])
+def test_names_that_no_module_may_have(name):
+    with pytest.raises(PostError, match=f"someone/{name}: `evaluate` imports a module '{name}'"):
+        metric_publication(f"someone/{name}", "apache-2.0")
 
 
 @pytest.mark.parametrize("task", ["jmasa", "mate", "masc"])

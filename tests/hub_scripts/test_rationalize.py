@@ -241,6 +241,32 @@ def test_parquet_in_and_out_with_its_pictures(tmp_path, capsys):
     assert pq.read_table(tmp_path / "again" / "a.parquet").to_pylist() == rows, "with the provenance that they had"
 
 
+def test_pictures_go_into_parquet(tmp_path):
+    posts = write_posts(tmp_path, 3)
+    with RunningServer() as server:
+        command = ["--model", "m", "--url", server.url, "--kinds", "text"]
+        assert main(["rationalize", str(posts), str(tmp_path / "out.parquet"), *command]) == 0
+    for row in pq.read_table(tmp_path / "out.parquet").to_pylist():
+        assert row["image"]["bytes"] == (tmp_path / "images" / row["image"]["path"]).read_bytes()
+
+
+def test_posts_in_place_keep_their_form(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_posts(tmp_path / "in", 2).rename(tmp_path / "in" / "train.jsonl")
+    command = ["rationalize", str(tmp_path / "in"), str(tmp_path / "in"), "--model", "m", "--url", "http://h/v1"]
+    assert main([*command, "--format", "parquet"]) == 2
+    assert "holds the posts, in another form than --format parquet" in capsys.readouterr().err
+
+
+def test_half_a_surrogate_pair_in_a_field_of_no_account(tmp_path):
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"text": "fine", "user": "\\ud83d"}\n')
+    with RunningServer() as server:
+        command = ["--model", "m", "--url", server.url, "--kinds", "text"]
+        assert main(["rationalize", str(posts), str(tmp_path / "out.jsonl"), *command]) == 0
+    assert read(tmp_path / "out.jsonl")[0]["user"] == "\ud83d"
+
+
 def test_rationales_in_parts(tmp_path, capsys):
     posts = write_posts(tmp_path, 25)
     posts.write_text(posts.read_text().replace("number 7 was", "<<400 ok>> was") + "torn\n")
@@ -279,9 +305,12 @@ def test_bad_rows_of_a_folder_are_listed_beside_it(tmp_path, capsys):
     with RunningServer() as server:
         command = ["rationalize", str(tmp_path / "in"), str(out), "--model", "m", "--url", server.url]
         assert main([*command, "--kinds", "text", "--on-bad-post", "skip"]) == 0
-    assert f"1 rows are no posts and listed in {out}.bad.jsonl" in capsys.readouterr().out
-    assert [path.name for path in out.iterdir()] == ["train.jsonl"]
-    assert json.loads((tmp_path / "out.v1.bad.jsonl").read_text())["place"].endswith("train.jsonl:4")
+        assert f"1 rows are no posts and listed in {out}.bad.jsonl" in capsys.readouterr().out
+        assert [path.name for path in out.iterdir()] == ["train.jsonl"]
+        assert json.loads((tmp_path / "out.v1.bad.jsonl").read_text())["place"].endswith("train.jsonl:4")
+        posts.write_text(posts.read_text().replace("torn\n", ""))
+        assert main([*command, "--kinds", "text"]) == 0
+    assert not (tmp_path / "out.v1.bad.jsonl").exists()
 
 
 def test_the_example_in_the_documentation(tmp_path, monkeypatch, capsys):

@@ -94,6 +94,16 @@ def test_nothing_but_posts(tmp_path, capsys):
     assert capsys.readouterr().out.count("no post has one") == 2
 
 
+def test_folders_with_dots_in_their_names(tmp_path, monkeypatch, capsys):
+    for name in ("my.v1", "my.v2"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", [{"text": "a"}])
+        assert audit([str(tmp_path / name)]) == 0
+    monkeypatch.chdir(tmp_path / "my.v1")
+    assert audit(["."]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my.v1", "my.v1.audit", "my.v2", "my.v2.audit"]
+
+
 def test_without_matplotlib(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert audit([str(SAMPLES / "test.jsonl"), "--output", str(tmp_path / "out")]) == 0

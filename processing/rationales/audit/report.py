@@ -26,7 +26,6 @@ from .verdicts import LEVEL, SIGNS, verdicts
 BUDGET = 100
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FAULTS = ("refusals", "truncated", "duplicated", "like_an_example")
-_NEED_GOLD = ("gold_polarity", "gold_aspects", "gold_aspects_listed")
 _COLUMNS = "text rationale polarities words language aspects aspects_named list".split() + list(FAULTS) + list(SIGNS)
 
 
@@ -151,7 +150,12 @@ def _signs(posts: pd.DataFrame, kind: str, examples: Examples, repeated: set[str
 
 def _figures(posts: pd.DataFrame, kind: str, rows: pd.DataFrame, budget: int) -> dict[str, Any]:
     gold, words = rows[rows["aspects"] > 0], rows["words"]
-    counts = {sign: (gold if sign in _NEED_GOLD else rows)[sign] for sign in SIGNS}
+    needed = {
+        "gold_polarity": rows[rows["polarities"].map(bool).astype(bool)],
+        "gold_aspects": gold,
+        "gold_aspects_listed": gold,
+    }
+    counts = {sign: needed.get(sign, rows)[sign] for sign in SIGNS}
     return {
         "posts": len(posts),
         "rationales": len(rows),

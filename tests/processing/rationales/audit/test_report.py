@@ -273,6 +273,25 @@ def test_a_finish_reason_counts_more_than_the_last_character(tmp_path):
     assert report["kinds"]["text_rationale"]["splits"]["posts"]["truncated"] == 1
 
 
+def test_spans_without_polarity_say_nothing_of_polarities(tmp_path):
+    """Of a blind test split the spans are known alone: that no rationale names its polarity there is no jump."""
+    for split, polarity, number in (("train", "positive", 300), ("test", None, 100)):
+        aspect = {"start": 0, "end": 5, "polarity": polarity}
+        says = ("It is positive.", "It is a walk.")
+        rows = [
+            {"text": f"Marta walks {i}", "aspects": [aspect], "text_rationale": f"{i}: {says[i % 6 > 0]}"}
+            for i in range(number)
+        ]
+        write(tmp_path / f"{split}.jsonl", rows)
+    report = audit_rationales(read_rationales(tmp_path))
+    rates = {
+        split: told["rates"]["gold_polarity"]["of"]
+        for split, told in report["kinds"]["text_rationale"]["splits"].items()
+    }
+    assert rates == {"train": 300, "test": 0}
+    assert "a rate jumps" not in texts(report, "leak suspected")
+
+
 def test_posts_without_labels_and_without_splits(tmp_path):
     rows = [{"text": f"post {i}", "text_rationale": f"It is number {i} of the posts."} for i in range(40)]
     report = audit_rationales(read_rationales(write(tmp_path / "posts.jsonl", rows)))
