@@ -88,11 +88,11 @@ def test_nor_in_what_was_exported(lrsa, hub, run_folder, text_folder, tmp_path, 
 
 def test_results_of_others_beside_a_converted_model_stay_here(text_folder, tmp_path, lrsa, hub, repo):
     (tmp_path / "survey_results.json").write_text("{}")
-    (tmp_path / "results.json").write_text('{"data": 3, "validation": {"jmasa_f1": 99}}')
+    (tmp_path / "results.json").write_text('{"data": 3, "validation": {"jmasa_f1": 87.65}}')
     assert main(["convert", "--from", "bert", str(text_folder), str(tmp_path / "model")]) == 0
     assert lrsa("push", tmp_path / "model", repo).code == 0
     files = hub.files(repo)
-    assert not [name for name in files if name.endswith("results.json")] and b"99" not in files["README.md"]
+    assert not [name for name in files if name.endswith("results.json")] and b"87.65" not in files["README.md"]
 
 
 def test_pushed_again_without_changes_there_is_no_new_commit(lrsa, hub, folder, repo):
