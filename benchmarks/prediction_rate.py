@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 import torch
 
 from modeling_lrsa.chunk_predictor import SCHEMA, ChunkPredictor, count, load_predictor
-from modeling_lrsa.training import load_model
 from processing import load_posts
 from processing.chunks import ChunkReader, cut
 from processing.parts import Parts
@@ -52,7 +51,7 @@ def write_posts(folder: Path, number: int) -> Path:
 def generate(model, batches) -> float:
     started = time.process_time()
     for batch in batches:
-        model.generate(**batch, return_dict_in_generate=True, output_scores=True)
+        model.generate(**batch.to(model.device), return_dict_in_generate=True, output_scores=True)
     return time.process_time() - started
 
 
@@ -67,13 +66,13 @@ def main() -> None:
     parser.add_argument("--posts", type=int, default=10_000)
     parser.add_argument("--output", default="benchmarks/results/prediction_rate.json")
     args = parser.parse_args()
-    model, processor = load_model(args.model)
-    model.eval()
+    predictor = load_predictor(args.model, batch_size=BATCH)
+    model, processor = predictor.model, predictor.processor
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         posts = write_posts(folder, args.posts)
         texts = pq.read_table(posts)["text"].to_pylist()
-        worker = ChunkPredictor(ChunkReader(), load_predictor(args.model, batch_size=BATCH))
+        worker = ChunkPredictor(ChunkReader(), predictor)
         parts = Parts(folder / "out", ".jsonl", SCHEMA, {}, count)
         aspects, own, whole, memory = 0, [], [], []
         for chunk in cut([posts], TURN):

@@ -192,7 +192,10 @@ class Pool:
             command.append("--keep-model")
         if gpus := torch.cuda.device_count():
             launch = "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no"
-            command = ["-m", *launch.split(), "--dynamo_backend", "no", "--gpu_ids", str(worker % gpus), *command]
+            mine = worker % gpus
+            if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):  # the launcher sets it anew
+                mine = visible.split(",")[mine]
+            command = ["-m", *launch.split(), "--dynamo_backend", "no", "--gpu_ids", str(mine), *command]
         environment = os.environ | {"TRANSFORMERS_VERBOSITY": "warning"}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // self.processes)))
         log = log_path(self.places, cell)

@@ -17,6 +17,7 @@ from .fusion_lrsa import (
     FusionInputs,
     LRSAFusionLayer,
     current_fusion,
+    fuse,
     initialize_fusion_from_layer,
     keep_input,
 )
@@ -312,7 +313,7 @@ class LRSAEncoder(RationaleReader, ImageBlock, LRSAPreTrainedModel):
             hidden_states = outputs.last_hidden_state
             if self.config.fusion_position == "after" and fusion is not None:
                 for index, layer in enumerate(self.fusion):
-                    hidden_states = layer(hidden_states, fusion, index)
+                    hidden_states = fuse(layer, hidden_states, fusion, index)
 
         text_columns = text_embeds.shape[1]
         text_states = hidden_states[:, -text_columns:]

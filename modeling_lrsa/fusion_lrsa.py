@@ -178,8 +178,8 @@ class FusionInputs(ModelOutput):
         image_rationale_mask, text_rationale_mask: (batch, rationale tokens).
         image_rationale_matches, text_rationale_matches: (batch, text, rationale tokens), true where both are the same
             token, or `None`.
-        attentions: takes the attention weights of each layer in turn, or `None`.
-        memory: takes what the last layer makes of the rationales: R' and mask of each stream, or `None`.
+        attentions: takes the attention weights of each layer in turn (`fuse`), or `None`.
+        memory: takes what the last layer makes of the rationales: R' and mask of each stream (`fuse`), or `None`.
     """
 
     source_mask: torch.Tensor | None = None
@@ -207,14 +207,17 @@ class LRSAFusionLayer(nn.Module):
         self.image = LRSADualCrossAttention(config) if config.has_images else None
         self.text = LRSADualCrossAttention(config, config.fusion_match_bias)
 
-    def forward(self, hidden_states: torch.Tensor, inputs: FusionInputs, index: int) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, inputs: FusionInputs, index: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """
         Args:
             hidden_states: [image block ; text] (batch, source, hidden).
             index: this layer's place among the fusion layers; where states come at several depths, the one it reads.
 
         Returns:
-            The fused states, of the shape of `hidden_states`.
+            The fused states, of the shape of `hidden_states`; R' and mask of each stream; and the attention weights,
+            where the implementation computes them.
         """
         split = inputs.num_image_tokens
         image, image_mask = hidden_states[:, :split], inputs.source_mask[:, :split]
@@ -237,11 +240,21 @@ class LRSAFusionLayer(nn.Module):
                 memory += [seen, image_rationale_mask]
         text, seen, *text_weights = self.text(text, read, text_mask, read_mask, matches)
         memory += [seen, read_mask]
-        if inputs.memory is not None:
-            inputs.memory[:] = memory
-        if inputs.attentions is not None:
-            inputs.attentions.extend(part for part in [*weights, *text_weights] if part is not None)
-        return torch.cat([image, text], dim=1)
+        weights = [part for part in [*weights, *text_weights] if part is not None]
+        return torch.cat([image, text], dim=1), memory, weights
+
+
+def fuse(layer: LRSAFusionLayer, hidden_states: torch.Tensor, inputs: FusionInputs, index: int) -> torch.Tensor:
+    """Returns what a layer makes of states, and keeps in `inputs` what is asked for beside them.
+
+    Here and not in the layer, which FSDP and hooks that move inputs between devices call with a copy of `inputs`.
+    """
+    hidden_states, memory, weights = layer(hidden_states, inputs, index)
+    if inputs.memory is not None:
+        inputs.memory[:] = memory
+    if inputs.attentions is not None:
+        inputs.attentions.extend(weights)
+    return hidden_states
 
 
 # What the hooks in front of encoder layers read and fill, set for one encoder pass: no text model has to hand it on.
@@ -267,7 +280,7 @@ class FuseBefore:
             return None
         hidden_states = args[0]
         for index in self.indices:
-            hidden_states = self.layers[index](hidden_states, inputs, index)
+            hidden_states = fuse(self.layers[index], hidden_states, inputs, index)
         return (hidden_states, *args[1:])
 
 

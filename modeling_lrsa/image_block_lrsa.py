@@ -47,7 +47,9 @@ class ImageBlock:
                 f"The image block has {slots} slots of width {self.config.image_feature_size}, but these pictures "
                 f"give {tuple(image_features.shape[1:])}: check the image processor's size, or `image_features`."
             )
-        block = self.image_projection(image_features.to(self.image_projection.weight.dtype))
+        weight = self.image_projection.weight  # quantised, it is of integers
+        dtype = weight.dtype if weight.is_floating_point() else text_embeds.dtype
+        block = self.image_projection(image_features.to(dtype))
         if self.training and self.vision_model is not None and not self.config.freeze_vision and pixel_values is None:
             # DDP wants every parameter in the graph of every step, FSDP none of its shards, which have a device mesh.
             whole = (p for p in self.vision_model.parameters() if not hasattr(p, "device_mesh"))

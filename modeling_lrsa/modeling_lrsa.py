@@ -97,8 +97,8 @@ class LRSAModel(LRSAPreTrainedModel):
         if self.target_embeddings is not None:
             return self.target_embeddings.weight
         ids = as_inputs and self.config.decoder_input_token_ids or self.config.target_token_ids
-        table = self.get_input_embeddings().weight
-        return nn.functional.embedding(torch.tensor(ids, device=table.device), table)
+        table = self.get_input_embeddings()  # called, or FSDP leaves its rows where they are
+        return table(torch.tensor(ids, device=table.weight.device))
 
     def embed_targets(
         self,
@@ -115,11 +115,12 @@ class LRSAModel(LRSAPreTrainedModel):
         source = encoder_outputs.text_embeds
         if self.config.decoder_pointer_input == "states":
             source = encoder_outputs.text_states
+        target_ids = target_ids.to(source.device)
         columns = (target_ids - offset).clamp(0, source.shape[1] - 1)
         pointed = source.gather(1, columns.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
         if target_rows is None or self.config.decoder_input_token_ids is not None:
             target_rows = self.target_rows(as_inputs=True)
-        own = nn.functional.embedding(target_ids.clamp(max=offset - 1), target_rows)
+        own = nn.functional.embedding(target_ids.clamp(max=offset - 1), target_rows.to(source.device))
         return torch.where((target_ids >= offset).unsqueeze(-1), pointed, own)
 
     @can_return_tuple
@@ -418,6 +419,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         )
         loss = tagging_loss = None
         if labels is not None:
+            labels = labels.to(logits.device)
             number = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
             loss = (
                 nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum") / number

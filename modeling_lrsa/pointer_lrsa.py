@@ -34,7 +34,8 @@ class LRSAPointerHead(nn.Module):
             text_states: encoder states of the text (batch, columns, hidden).
             text_embeds: token embeddings of the text (batch, columns, hidden).
         """
-        return (self.source_mlp(text_states) + self.dropout(text_embeds)) / 2
+        keys = self.source_mlp(text_states)
+        return (keys + self.dropout(text_embeds).to(keys.device)) / 2
 
     def forward(
         self,

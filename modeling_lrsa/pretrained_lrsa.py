@@ -25,7 +25,8 @@ class LRSAPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["LRSAFusionLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
-    _supports_flash_attn = True
+    # Of keys and queries of different lengths transformers' unpads the queries by the mask of the keys.
+    _supports_flash_attn = False
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, logging
 
 from processing import IndexFormat, LRSAProcessor, compute_mabsa_metrics
 from processing.writing import write_whole
@@ -27,6 +27,9 @@ from .generation_lrsa import READ_BEFORE
 from .model_card import own_card, render_card
 from .soft_targets import soft_targets
 from .training_record import versions
+
+
+logger = logging.get_logger(__name__)
 
 
 def option(default, help: str):
@@ -84,6 +87,9 @@ class LRSATrainingArguments(Seq2SeqTrainingArguments):
         # Where there is nothing but a CPU, transformers wants to be told so before it takes bfloat16.
         self.use_cpu = self.use_cpu or (self.bf16 and not torch.accelerator.is_available())
         super().__post_init__()
+        if self.n_gpu > 1:  # copies of a model within one process share their hooks
+            logger.warning(f"One of {self.n_gpu} GPUs is used; `accelerate launch` uses all.")
+            self._n_gpu = 1
         for name in ("drop_inputs", "distillation_weight", "label_smoothing_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share: it must be between 0 and 1.")
@@ -132,6 +138,11 @@ class LRSATrainer(Seq2SeqTrainer):
         if isinstance(processor := kwargs.get("processing_class"), LRSAProcessor) and model is not None:
             processor.check_fits(model.config)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.activation_checkpointing:
+            raise ValueError(
+                "fsdp_activation_checkpointing computes layers anew without the rationales that they had read: set "
+                "activation_checkpointing: true in place of it."
+            )
         if (share := getattr(self.args, "drop_inputs", 0)) and self.train_dataset is not None:
             self.train_dataset = DroppedInputs(self.train_dataset, share, self.data_seed)
             self.add_callback(EpochOfDroppedInputs(self.train_dataset))
@@ -201,6 +212,8 @@ class LRSATrainer(Seq2SeqTrainer):
         # FSDP gathers the embeddings for a call of the whole model or of `generate` alone; beams spread what is given.
         beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or settings.num_beams or 1
         once = beams == 1 and not self.is_fsdp_enabled
+        if self.is_fsdp_enabled:  # a process whose posts are done goes on while others gather
+            self._gen_kwargs = {**getattr(self, "_gen_kwargs", {}), "synced_gpus": self.args.world_size > 1}
         if self.args.predict_with_generate and not prediction_loss_only and once:
             inputs = self._prepare_inputs(inputs)
             inputs["encoder_outputs"] = self._encode(inputs)  # once, for the loss and for generation
@@ -211,8 +224,10 @@ class LRSATrainer(Seq2SeqTrainer):
     @torch.no_grad()
     def _encode(self, inputs: Mapping[str, torch.Tensor]) -> LRSAEncoderOutput:
         read = {name: value for name, value in inputs.items() if name in READ_BEFORE and name != "aspect_spans"}
-        with self.compute_loss_context_manager():
-            return self.model.get_encoder()(**read)
+        with self.accelerator.autocast():
+            outputs = self.model.get_encoder()(**read)
+            outputs.source_keys = self.model._source_keys(outputs)
+        return outputs
 
     def create_model_card(self, license: str | None = None, **kwargs) -> None:
         """Writes our card to the output folder in place of transformers' form; a card of your own there stays.

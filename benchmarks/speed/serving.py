@@ -63,7 +63,7 @@ def measure_serving(clock: Clock, turns: int) -> dict:
                 image_rationales=[post["image_rationale"] for post in posts[:size]],
                 text_rationales=[post["text_rationale"] for post in posts[:size]],
                 return_tensors="pt",
-            )
+            ).to(clock.device)
 
         def generate(size: int) -> None:
             with torch.inference_mode():

@@ -202,12 +202,13 @@ def test_gpus_are_shared_out_by_the_launcher_of_accelerate(suite_file, data_root
             )
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr(subprocess, "Popen", Process)
     suite = read_suite(suite_file)
     left = run_cells(suite, suite.cells(), Places(data_root, place / "results", place / "runs"), processes=4)
     assert set(left.values()) == {"another run is at it; it is left to that one."} and len(left) == 4
     assert [command[1:3] for command in started] == [["-m", "accelerate.commands.launch"]] * 4
-    assert sorted(command[command.index("--gpu_ids") + 1] for command in started) == ["0", "0", "1", "1"]
+    assert sorted(command[command.index("--gpu_ids") + 1] for command in started) == ["4", "4", "7", "7"]
     assert all("benchmarks.cell" in command for command in started)
 
 

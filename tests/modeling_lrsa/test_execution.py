@@ -67,20 +67,10 @@ def test_attention_by_sub_model(tiny, part):
     assert found.shape == wanted.shape
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="flash attention needs an accelerator")
-def test_flash_attention(tiny):
-    pytest.importorskip("flash_attn")
-    model = tiny.model("bart", "regions", num_fusion_layers=2).to("cuda", torch.bfloat16)
-    wanted = run_on_cuda(tiny, model)
-    model.set_attn_implementation("flash_attention_2")
-    torch.testing.assert_close(run_on_cuda(tiny, model), wanted, atol=5e-2, rtol=5e-2)
-
-
-def run_on_cuda(tiny, model):
-    inputs = {name: value.to("cuda") for name, value in tiny.batch(tiny.mixed_posts(model), labels=True).items()}
-    with torch.no_grad():
-        return model(**inputs).logits
+def test_flash_attention_is_refused(tiny):
+    """It reads keys of another length than the queries wrongly, as in cross-attention over right-padded batches."""
+    with pytest.raises(ValueError, match="does not support Flash Attention"):
+        tiny.model(attn_implementation="flash_attention_2")
 
 
 # --- precision

@@ -42,6 +42,13 @@ def arguments(folder, **changes):
     return LRSATrainingArguments(**fields | changes)
 
 
+def test_one_process_keeps_to_one_gpu(tmp_path, monkeypatch, caplog):
+    """Copies of a model in one process would share the hooks by which fusion stands in the encoder."""
+    monkeypatch.setattr(LRSATrainingArguments, "n_gpu", property(lambda args: 4))
+    assert arguments(tmp_path)._n_gpu == 1
+    assert "One of 4 GPUs is used; `accelerate launch` uses all." in caplog.text
+
+
 def test_inputs_are_dropped_where_workers_hear_of_epochs(tmp_path):
     workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
     assert arguments(tmp_path, **workers).drop_inputs == 0
