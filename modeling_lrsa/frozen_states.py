@@ -17,7 +17,8 @@ from .modeling_lrsa import LRSAForMABSA
 
 def weights_key(module: nn.Module, *parts: object) -> str:
     # `torch.get_float32_matmul_precision` raises where only one of these was set.
-    parts += (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
+    precisions = {backend.matmul.fp32_precision for backend in (torch.backends.cuda, torch.backends.mkldnn)}
+    parts += (*sorted(precisions - {"none", "ieee"}),)
     digest = hashlib.sha256((repr(parts) + module.config.to_json_string()).encode())
     for tensor in module.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

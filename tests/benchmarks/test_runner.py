@@ -135,6 +135,7 @@ def test_a_run_of_another_suite_is_taken_over(finished, suite_file, data_root, p
     assert taken == former | names
 
 
+@pytest.mark.slow
 def test_a_kept_model_of_another_suite_teaches(suite_file, data_root, place, capfd):
     student = "  student: {num_fusion_layers: 0, teacher: '@fused', distillation_weight: 0.5}\ncompare:"
     text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
