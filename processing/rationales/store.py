@@ -116,9 +116,10 @@ class AnswerStore:
 
     def _check_version(self) -> bool:
         """Returns whether the tables are there; an empty file has none."""
-        application, version, tables = (
+        # Tables first: another run may make them meanwhile, together with the rest.
+        tables, application, version = (
             self._connection.execute(statement).fetchone()[0]
-            for statement in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
+            for statement in ("SELECT count(*) FROM sqlite_schema", "PRAGMA application_id", "PRAGMA user_version")
         )
         if not tables:
             return False
