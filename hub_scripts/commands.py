@@ -29,7 +29,7 @@ def train(argv: list[str]) -> None:
         (ModelArguments, DataArguments, LRSATrainingArguments),
         prog="lrsa train",
         usage="lrsa train [RECIPE.yaml] [--argument value ...]",
-        description="Trains on one split, selects on the validation split. A recipe comes first; flags win over it.",
+        description="Trains on the train split, selects on the validation split. A recipe comes first; flags win.",
     )
     parser.set_defaults(output_dir="runs/train")
     if argv and not argv[0].startswith("-"):

@@ -27,8 +27,9 @@ FAULT_NAMES = {
 
 def audit(argv: list[str]) -> int:
     args = parse(argv)
-    place = Path(args.rationales).absolute() if Path(args.rationales).name == "" else Path(args.rationales)
-    output = Path(args.output or f"{place if place.is_dir() else place.with_suffix('')}.audit")
+    place = Path(args.rationales)
+    stem = place.resolve() if place.name in ("", "..") else place if place.is_dir() else place.with_suffix("")
+    output = Path(args.output or f"{stem}.audit")
     posts = read_rationales(args.rationales)
     examples = [example.answer for prompt in args.prompt for example in load_prompt(prompt).examples]
     writable_folder(output)

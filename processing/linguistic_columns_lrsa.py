@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
+# What entries of `linguistics` may be.
 KINDS = {
     "nouns": (bool, int, np.bool_, np.integer),
     "heads": (int, np.integer),
