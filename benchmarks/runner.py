@@ -116,7 +116,9 @@ def run_cells(
         if state != "done":
             todo.append(cell)
     students = Counter(teacher for cell in todo for teacher in teachers_of(suite, cell))
-    todo = [cell for cell in todo if not take_over(suite, cell, places, keep_models or cell in students)]
+    outside = [cell for cell in students if cell not in cells and state_of(suite, cell, places)[0] == "to do"]
+    taken = {cell for cell in [*todo, *outside] if take_over(suite, cell, places, keep_models or cell in students)}
+    todo = [cell for cell in todo if cell not in taken]
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")

@@ -41,7 +41,7 @@ def scores_table(suite: Suite, rows: list[Row]) -> str:
     for row in rows:
         for part in dict.fromkeys(part for run in row.runs.values() for part in run["scores"] if part != "validation"):
             runs = [run for run in row.runs.values() if part in run["scores"]]
-            cells = [_set(row.dataset), row.baseline, row.arm + part.removeprefix("test")]
+            cells = [row.dataset, row.baseline, row.arm + part.removeprefix("test")]
             cells.append(_seeds(len(runs), suite))
             cells.append(_spread(run["scores"]["validation"]["jmasa_f1"] for run in runs) if part == "test" else "")
             cells += [
@@ -62,7 +62,7 @@ def comparisons_table(suite: Suite, rows: list[Row], place: tuple[str, str] | No
     corrected = holm([p for *_, p in found])
     lines = [
         [
-            _set(a.dataset),
+            a.dataset,
             a.baseline,
             f"{a.arm} − {b.arm}",
             _seeds(len(seeds), suite),
@@ -99,7 +99,7 @@ def cost_table(suite: Suite, rows: list[Row]) -> str:
         epochs = np.mean([run["curve"][-1]["epoch"] for run in runs])
         lines.append(
             [
-                _set(row.dataset),
+                row.dataset,
                 row.baseline,
                 row.arm,
                 f"{runs[0]['parameters']['trainable'] / 1e6:.1f} of {runs[0]['parameters']['total'] / 1e6:.1f}",
@@ -128,7 +128,7 @@ def summary_table(suite: Suite, rows: list[Row]) -> str:
     lines = []
     for place in dict.fromkeys((row.dataset, row.baseline) for row in rows):
         cells = [scores.get((*place, arm), "–") for arm in arms]
-        lines.append([_set(place[0]), place[1], *cells, differences.get(place, "–")])
+        lines.append([place[0], place[1], *cells, differences.get(place, "–")])
     difference = " − ".join(suite.compare[0]) if suite.compare else "difference"
     return _table(["test JMASA F1 (seeds)", "baseline", *arms, difference], lines)
 
@@ -154,7 +154,7 @@ def _large_model(path: Path) -> list[str]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         return [
-            _set(path.stem),
+            path.stem,
             result["model"],
             str(result["shots"]),
             *(f"{result[name]:.2f}" for name in ("jmasa_precision", "jmasa_recall", "jmasa_f1", "mate_f1")),
@@ -225,7 +225,10 @@ def write_tables(root: Path, results: Path, suites: Path = SUITES) -> list[Path]
 
 def _table(columns: list[str], lines: list[list[str]]) -> str:
     rows = [columns, ["---"] * len(columns), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    for dataset, name in TWITTER.items():
+        table = table.replace(dataset, name)
+    return table
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -235,7 +238,3 @@ def _spread(values: Iterable[float]) -> str:
 
 def _seeds(number: int, suite: Suite) -> str:
     return str(number) if number == len(suite.seeds) else f"{number} of {len(suite.seeds)}"
-
-
-def _set(dataset: str) -> str:
-    return TWITTER.get(dataset, dataset)
