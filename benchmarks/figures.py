@@ -12,7 +12,7 @@ from processing.colours import COLOURS
 from processing.indexing_lrsa import DEFAULT_LABELS
 from processing.writing import whole_path
 
-from .rows import Row
+from .rows import Row, with_names
 from .significance import micro_f1
 
 
@@ -35,7 +35,7 @@ def draw(rows: list[Row], errors: Mapping[str, Any]) -> dict[str, bytes]:
         raise PostError("Figures need Matplotlib: pip install lrsa[audit]") from error
     places: dict[str, list[Row]] = {}
     for row in rows:
-        places.setdefault(f"{row.dataset}, {row.baseline}", []).append(row)
+        places.setdefault(with_names(f"{row.dataset}, {row.baseline}"), []).append(row)
     arms = list(dict.fromkeys(row.arm for row in rows))
     colours = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(arms)}
     gated = {place: there for place, found in places.items() if (there := [row for row in found if has_gates(row)])}
@@ -129,15 +129,17 @@ def calibration_error(bins: list[list[float]]) -> float:
 
 def draw_gates(ax, rows: list[Row], errors: Mapping[str, Any], colours: Mapping[str, str]) -> None:
     """Mean absolute gate of each layer and stream, a point a seed."""
-    for row in rows:
+    for index, row in enumerate(rows):
+        aside = 0.15 * (index - (len(rows) - 1) / 2)
         for run in row.runs.values():
             names = list(run["gates"])
-            ax.plot(range(len(names)), list(run["gates"].values()), ".-", color=colours[row.arm], alpha=0.6)
+            places = np.arange(len(names)) + aside
+            ax.plot(places, list(run["gates"].values()), ".-", color=colours[row.arm], alpha=0.6)
         ax.plot([], [], ".-", color=colours[row.arm], label=row.arm)
         parts = [name.split(".") for name in names]
         labels = [f"{part[-1]}\n{next(p for p in part if p.isdigit())}" for part in parts]
         ax.set_xticks(range(len(names)), labels, fontsize=8)
-    ax.set(xlabel="stream and fusion layer", ylabel="|gate|", ylim=(0, None))
+    ax.set(xlabel="stream and fusion layer", ylabel="|gate|", xlim=(-0.5, len(names) - 0.5), ylim=(0, None))
 
 
 def draw_confusion(figure_class, places: Mapping[str, list[Row]], arms: list[str], errors: Mapping[str, Any]) -> bytes:

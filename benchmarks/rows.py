@@ -12,6 +12,9 @@ from .result_file import DamagedResult, read_result
 from .suite import Suite
 
 
+TWITTER = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
+
+
 @dataclass(frozen=True)
 class Row:
     """The runs of one data set, baseline and arm, by seed."""
@@ -43,3 +46,10 @@ def counts_of(run: dict[str, Any], part: str = "test") -> np.ndarray:
     """Returns the (posts, 3) counts of right, predicted and gold aspects of one run."""
     packed = run["predictions"][part]
     return np.array([packed["jmasa"], [len(row) for row in packed["aspects"]], packed["gold"]]).T
+
+
+def with_names(text: str) -> str:
+    """Returns a text with the names of known data sets in place of their folders."""
+    for folder, name in TWITTER.items():
+        text = text.replace(folder, name)
+    return text

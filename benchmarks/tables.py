@@ -11,7 +11,7 @@ from processing import PostError
 from processing.writing import write_whole
 
 from .errors import ERROR_TABLES, read_errors
-from .rows import Row, counts_of, read_rows
+from .rows import TWITTER, Row, counts_of, read_rows, with_names
 from .significance import approximate_randomization, holm, mean_and_deviation
 from .suite import Suite, read_suite
 
@@ -31,7 +31,6 @@ CAVEATS = (
 )
 NO_PICTURES = " There are no pictures: all runs read text alone, or text with rationales."
 WITH_CAVEATS = ("scores", "comparisons", "summary", "errors")
-TWITTER = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
 
 
 def scores_table(suite: Suite, rows: list[Row]) -> str:
@@ -225,10 +224,7 @@ def write_tables(root: Path, results: Path, suites: Path = SUITES) -> list[Path]
 
 def _table(columns: list[str], lines: list[list[str]]) -> str:
     rows = [columns, ["---"] * len(columns), *lines]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    for dataset, name in TWITTER.items():
-        table = table.replace(dataset, name)
-    return table
+    return with_names("".join(f"| {' | '.join(row)} |\n" for row in rows))
 
 
 def _spread(values: Iterable[float]) -> str:
