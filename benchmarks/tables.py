@@ -65,7 +65,7 @@ def comparisons_table(suite: Suite, rows: list[Row], place: tuple[str, str] | No
             a.baseline,
             f"{a.arm} − {b.arm}",
             _seeds(len(seeds), suite),
-            f"{difference:+.2f}",
+            f"{difference:+.2f}".replace("-", "−"),
             f"{p:.4f}",
             f"{q:.4f}",
         ]
@@ -118,7 +118,7 @@ def summary_table(suite: Suite, rows: list[Row]) -> str:
     differences = {}
     for first, second, _, difference, p in compare(suite, rows):
         if [first.arm, second.arm] == suite.compare[0]:
-            differences[first.dataset, first.baseline] = f"{difference:+.2f} (p = {p:.4f})"
+            differences[first.dataset, first.baseline] = f"{difference:+.2f} (p = {p:.4f})".replace("-", "−")
     scores = {}
     for row in rows:
         values = [run["scores"]["test"]["jmasa_f1"] for run in row.runs.values()]
