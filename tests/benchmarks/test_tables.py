@@ -64,7 +64,7 @@ def test_several_comparisons_are_corrected_for_their_number(suite, results, suit
     suite = read_suite(suite_file)
     lines = cells_of(TABLES["comparisons"](suite, read_rows(suite, results)))
     assert [float(line[6]) for line in lines] == [min(1, 2 * float(line[5])) for line in lines]
-    assert lines[0][4] == "+25.00" and lines[1][4] == "-25.00"
+    assert lines[0][4] == "+25.00" and lines[1][4] == "−25.00"
 
 
 def test_seeds_are_pooled_by_post(suite, results):
