@@ -227,7 +227,7 @@ def changes_table(errors: dict[str, Any]) -> Lines:
         cells = []
         for change in places.values():
             gained, lost = (change[side].get(name, 0) / len(change["seeds"]) for side in ("gained", "lost"))
-            cells.append(f"+{gained:.1f} −{lost:.1f} = {gained - lost:+.1f}".replace("-", "−"))
+            cells.append(f"+{gained:.1f} −{lost:.1f} = {gained - lost:+.1f}")
         lines.append([name, *cells])
     return ["gold aspects", *(place.replace("-", ", ") for place in places)], lines
 

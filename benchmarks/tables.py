@@ -18,6 +18,7 @@ from .suite import Suite, read_suite
 
 SUITES = Path(__file__).parent / "suites"
 DOCUMENTS = ("README.md", "docs/benchmark.md", "docs/errors.md")
+NEGATIVE = re.compile(r"(?<![\w-])-(?=\d)")
 MARKED = re.compile(r"(<!-- benchmark (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LARGE_MODELS = "llm"
@@ -65,7 +66,7 @@ def comparisons_table(suite: Suite, rows: list[Row], place: tuple[str, str] | No
             a.baseline,
             f"{a.arm} − {b.arm}",
             _seeds(len(seeds), suite),
-            f"{difference:+.2f}".replace("-", "−"),
+            f"{difference:+.2f}",
             f"{p:.4f}",
             f"{q:.4f}",
         ]
@@ -118,7 +119,7 @@ def summary_table(suite: Suite, rows: list[Row]) -> str:
     differences = {}
     for first, second, _, difference, p in compare(suite, rows):
         if [first.arm, second.arm] == suite.compare[0]:
-            differences[first.dataset, first.baseline] = f"{difference:+.2f} (p = {p:.4f})".replace("-", "−")
+            differences[first.dataset, first.baseline] = f"{difference:+.2f} (p = {p:.4f})"
     scores = {}
     for row in rows:
         values = [run["scores"]["test"]["jmasa_f1"] for run in row.runs.values()]
@@ -224,7 +225,8 @@ def write_tables(root: Path, results: Path, suites: Path = SUITES) -> list[Path]
 
 def _table(columns: list[str], lines: list[list[str]]) -> str:
     rows = [columns, ["---"] * len(columns), *lines]
-    return with_names("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    table = with_names("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    return NEGATIVE.sub("−", table)
 
 
 def _spread(values: Iterable[float]) -> str:
