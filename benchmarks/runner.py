@@ -69,27 +69,44 @@ def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -
                             "file to run it again.")  # fmt: skip
 
 
-def take_over(suite: Suite, cell: Cell, places: Places, with_model: bool = False) -> bool:
-    """Copies the result of the same run from another suite, if one has done it, and links its model if that was kept.
+def same_runs(suite: Suite, cell: Cell, places: Places) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yields the files and contents of results whose run is that of a cell, in whatever suite.
 
-    Not of one with a teacher, whose name means another run there, nor where models are scored with other inputs too.
+    None for one with a teacher, whose name means another run elsewhere.
     """
-    if teachers_of(suite, cell) or suite.inputs:
-        return False
+    if teachers_of(suite, cell):
+        return
     for path in sorted(places.results.glob(f"*/{cell.dataset}-*/seed{cell.seed}.json")):
-        with suppress(DamagedResult, PostError, Running):
+        try:
             result = read_result(path)
             check_result(suite, cell, path, result)
-            if set(result["scores"]) != {"validation", "test"}:
-                continue
-            own = {"suite": cell.suite, "cell": cell.name, "baseline": cell.baseline, "arm": cell.arm}
-            kept = places.runs / path.relative_to(places.results).with_suffix("") / "model"
-            with claim(result_path(places.results, cell)):
-                write_result(result_path(places.results, cell), result | own)
-                if with_model and kept.is_dir() and not model_path(places, cell).is_dir():
-                    (places.runs / cell.place).mkdir(parents=True, exist_ok=True)
-                    model_path(places, cell).symlink_to(kept.resolve())
+        except (DamagedResult, PostError):
+            continue
+        yield path, result
+
+
+def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
+    """Copies the result of the same run from another suite, if one has done it and scored what this one scores."""
+    for path, result in same_runs(suite, cell, places):
+        if suite.inputs or set(result["scores"]) != {"validation", "test"}:
+            continue
+        own = {"suite": cell.suite, "cell": cell.name, "baseline": cell.baseline, "arm": cell.arm}
+        with suppress(Running), claim(result_path(places.results, cell)):
+            write_result(result_path(places.results, cell), result | own)
             print(f"{cell}: the same run as {path}, taken over.")
+            return True
+    return False
+
+
+def link_kept_model(suite: Suite, cell: Cell, places: Places) -> bool:
+    """Links the model of the same run of another suite, if one has kept it."""
+    for path, _ in same_runs(suite, cell, places):
+        kept = places.runs / path.relative_to(places.results).with_suffix("") / "model"
+        if kept.is_dir():
+            model = model_path(places, cell)
+            model.parent.mkdir(parents=True, exist_ok=True)
+            model.unlink(missing_ok=True)  # a link to what is there no more
+            model.symlink_to(kept.resolve())
             return True
     return False
 
@@ -117,12 +134,14 @@ def run_cells(
             todo.append(cell)
     students = Counter(teacher for cell in todo for teacher in teachers_of(suite, cell))
     outside = [cell for cell in students if cell not in cells and state_of(suite, cell, places)[0] == "to do"]
-    taken = {cell for cell in [*todo, *outside] if take_over(suite, cell, places, keep_models or cell in students)}
+    taken = {cell for cell in [*todo, *outside] if take_over(suite, cell, places)}
     todo = [cell for cell in todo if cell not in taken]
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
-    teachers = [cell for cell in students if cell not in todo and not model_path(places, cell).is_dir()]
+    wanted = [cell for cell in {*students, *(taken if keep_models else ())} if not model_path(places, cell).is_dir()]
+    missing = [cell for cell in wanted if cell not in todo and not link_kept_model(suite, cell, places)]
+    teachers = [cell for cell in students if cell in missing]
     kept = set(students) | (set(todo) if keep_models else set())
     pool = Pool(suite, places, processes, kept, [*teachers, *todo])
     with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:

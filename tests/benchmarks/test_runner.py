@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.cell import claim, result_path
 from benchmarks.result_file import read_result
-from benchmarks.runner import Places, Pool, run_cells, take_over
+from benchmarks.runner import Places, Pool, link_kept_model, run_cells, take_over
 from benchmarks.suite import read_suite
 from hub_scripts.cli import main
 
@@ -149,6 +149,11 @@ def test_a_kept_model_of_another_suite_teaches(suite_file, data_root, place, cap
     assert out[2].startswith("[1/1] tiny-vlp-student seed 1: ")
     assert kept.is_dir() and not list(Path("runs/benchmark/other").rglob("model"))
 
+    Path("results/other/tiny-vlp-student/seed1.json").unlink()
+    assert benchmark("other.yaml", data_root, "--only", "*-student/seed1") == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[1].startswith("[1/1] tiny-vlp-student seed 1: "), "its teacher has a result, and a model elsewhere"
+
 
 @pytest.mark.slow
 def test_a_student_learns_from_another_arm(finished, suite_file, data_root, capfd):
@@ -237,6 +242,26 @@ def test_a_run_that_another_suite_is_at_is_not_taken_over(finished, suite_file, 
     with claim(result_path(Path("results"), cell)):
         assert not take_over(suite, cell, Places(data_root, Path("results"), Path("runs")))
     assert take_over(suite, cell, Places(data_root, Path("results"), Path("runs")))
+
+
+def test_the_model_that_another_suite_kept_is_linked(finished, suite_file, data_root, place):
+    text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
+    (place / "other.yaml").write_text(text.replace("[lrsa, off]", "[fused, off]"))
+    shutil.copytree(finished[1], "results")
+    places = Places(data_root, Path("results"), Path("runs"))
+    suite = read_suite("other.yaml")
+    fused, off = suite.cells("*/seed1")[::-1]
+    kept, linked = (
+        place / "runs" / cell / "seed1" / "model" for cell in ("small/tiny-vlp-lrsa", "other/tiny-vlp-fused")
+    )
+    assert fused.name == "tiny-vlp-fused" and not link_kept_model(suite, fused, places)
+    for _ in range(2):
+        kept.mkdir(parents=True)
+        assert link_kept_model(suite, fused, places) and linked.resolve() == kept
+        assert not link_kept_model(suite, off, places)
+        kept.rename(kept.with_name("moved"))
+        assert not link_kept_model(suite, fused, places)
+        shutil.rmtree(kept.with_name("moved"))
 
 
 def test_a_cell_runs_behind_the_launcher(suite_file, data_root, place):
