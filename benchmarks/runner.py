@@ -98,12 +98,14 @@ def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
     return False
 
 
-def link_kept_model(suite: Suite, cell: Cell, places: Places) -> bool:
-    """Links the model of the same run of another suite, if one has kept it."""
+def find_model(suite: Suite, cell: Cell, places: Places) -> bool:
+    """Returns whether the model of a run is there. One that another suite kept of the same run is linked."""
+    model = model_path(places, cell)
+    if model.is_dir():
+        return True
     for path, _ in same_runs(suite, cell, places):
         kept = places.runs / path.relative_to(places.results).with_suffix("") / "model"
         if kept.is_dir():
-            model = model_path(places, cell)
             model.parent.mkdir(parents=True, exist_ok=True)
             model.unlink(missing_ok=True)  # a link to what is there no more
             model.symlink_to(kept.resolve())
@@ -139,9 +141,10 @@ def run_cells(
     for folder in (places.results, places.runs):
         writable_folder(folder)
     print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
-    wanted = [cell for cell in {*students, *(taken if keep_models else ())} if not model_path(places, cell).is_dir()]
-    missing = [cell for cell in wanted if cell not in todo and not link_kept_model(suite, cell, places)]
-    teachers = [cell for cell in students if cell in missing]
+    teachers = [cell for cell in students if cell not in todo and not find_model(suite, cell, places)]
+    if keep_models:
+        for cell in taken:
+            find_model(suite, cell, places)
     kept = set(students) | (set(todo) if keep_models else set())
     pool = Pool(suite, places, processes, kept, [*teachers, *todo])
     with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.cell import claim, result_path
 from benchmarks.result_file import read_result
-from benchmarks.runner import Places, Pool, link_kept_model, run_cells, take_over
+from benchmarks.runner import Places, Pool, find_model, run_cells, take_over
 from benchmarks.suite import read_suite
 from hub_scripts.cli import main
 
@@ -254,13 +254,13 @@ def test_the_model_that_another_suite_kept_is_linked(finished, suite_file, data_
     kept, linked = (
         place / "runs" / cell / "seed1" / "model" for cell in ("small/tiny-vlp-lrsa", "other/tiny-vlp-fused")
     )
-    assert fused.name == "tiny-vlp-fused" and not link_kept_model(suite, fused, places)
+    assert fused.name == "tiny-vlp-fused" and not find_model(suite, fused, places)
     for _ in range(2):
         kept.mkdir(parents=True)
-        assert link_kept_model(suite, fused, places) and linked.resolve() == kept
-        assert not link_kept_model(suite, off, places)
+        assert find_model(suite, fused, places) and linked.resolve() == kept
+        assert not find_model(suite, off, places)
         kept.rename(kept.with_name("moved"))
-        assert not link_kept_model(suite, fused, places)
+        assert not find_model(suite, fused, places)
         shutil.rmtree(kept.with_name("moved"))
 
 
