@@ -11,9 +11,12 @@ from ..posts import PostError
 from ..words_lrsa import split_words
 
 
+_SPACE = r"\s\x1c-\x1f"  # as `str.strip` sees it; `regex` leaves out the separators
 _ABBREVIATIONS = r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Mt|vs|cf|approx|e\.g|i\.e|No|\p{Lu})"
-_SENTENCE_END = regex.compile(rf"(?:(?<!{_ABBREVIATIONS})\.|[!?…])[.!?…]*[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”）]*")
-_RUN_END = regex.compile(r"(?<=\S)(?=\s|$)")
+_SENTENCE_END = regex.compile(
+    rf"(?:(?<!{_ABBREVIATIONS})\.|[!?…])[.!?…]*[\"'”’»)\]]*(?=[{_SPACE}]|$)|[。！？]+[」』”）]*"
+)
+_RUN_END = regex.compile(rf"(?<=[^{_SPACE}])(?=[{_SPACE}]|$)")
 
 
 def fit_for_training(
@@ -210,4 +213,4 @@ def mask_words(text: str, words: Collection[str], mask: str = "■") -> str:
                 position = end
         return "".join(parts) + run[position:]
 
-    return regex.sub(r"[^\s\x1c-\x1f]+", masked, text)
+    return regex.sub(rf"[^{_SPACE}]+", masked, text)

@@ -74,6 +74,9 @@ def test_a_first_sentence_that_is_too_long_is_cut_at_a_word(tokenizers):
     assert shorten("東京タワー", tokenizer, 2) == "東京", "there is no white space"
     assert shorten("https://example.org/" + "x" * 500, tokenizers["bpe"], 3) == ""
     assert shorten("", tokenizer, 1) == ""
+    for space in "\x1c\x1d\x1e\x1f":  # white space to Python, not to `regex`
+        assert shorten(f"the fox{space}\r0", tokenizer, length(tokenizer, f"the fox{space}")) == "the fox"
+        assert shorten(f"Pizza.{space}The fox", tokenizer, length(tokenizer, "Pizza. The")) == "Pizza."
     with pytest.raises(ValueError, match="max_tokens: 0; at least 1"):
         shorten("a", tokenizer, 0)
 
