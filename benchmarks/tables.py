@@ -73,6 +73,8 @@ def comparisons_table(suite: Suite, rows: list[Row], place: tuple[str, str] | No
         for (a, b, seeds, difference, p), q in zip(found, corrected)
         if place in (None, (a.dataset, a.baseline))
     ]
+    if not lines:
+        return "No two arms that are compared have runs of one seed yet.\n"
     return _table(["data set", "baseline", "arms", "seeds", "difference of test JMASA F1", "p", "p (Holm)"], lines)
 
 
@@ -199,11 +201,13 @@ def render(text: str, where: str, suites: Path, results: Path) -> str:
         rows = read_rows(suite, results)
         if not rows:
             return f"{opening}\nNo run of this suite has a result yet.\n\n{closing}"
-        said = caveats(row.dataset for row in rows) if table in WITH_CAVEATS else None
         if table in ERROR_TABLES:
             made = _table(*ERROR_TABLES[table](read_errors(results, suite)))
         else:
             made = TABLES[table](suite, rows)
+        said = None
+        if table in WITH_CAVEATS and made.startswith("|"):
+            said = caveats(row.dataset for row in rows)
         return f"{opening}\n{made}" + (f"\n{said}\n" if said else "") + f"\n{closing}"
 
     return MARKED.sub(fill, text)

@@ -104,10 +104,18 @@ def test_documents(suite_file, results, tmp_path, finished):
         render(text, "page.md", suite_file.parent, results)
 
 
+def test_arms_without_a_common_seed_are_not_compared(suite_file, results):
+    (results / "small/tiny-vlp-lrsa/seed1.json").unlink()
+    text = "<!-- benchmark small comparisons -->\nold\n<!-- end -->"
+    made = render(text, "page.md", suite_file.parent, results)
+    assert "\nNo two arms that are compared have runs of one seed yet.\n" in made and "|" not in made
+
+
 def test_caveats_stand_beside_tables_of_twitter(results, suite_file, data_root):
     text = suite_file.read_text().replace("  tiny:", "  twitter2017:")
     suite_file.write_text(text)
-    (results / "small/tiny-vlp-off").rename(results / "small/twitter2017-vlp-off")
+    for arm in ("off", "lrsa"):
+        (results / f"small/tiny-vlp-{arm}").rename(results / f"small/twitter2017-vlp-{arm}")
     page = "".join(f"<!-- benchmark small {table} -->\n<!-- end -->\n" for table in TABLES)
     made = render(page, "page.md", suite_file.parent, results)
     assert made.count("The rationales of Twitter-2017 come from other projects") == 3  # all but the cost
