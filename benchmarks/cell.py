@@ -30,12 +30,12 @@ from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
 
 from .arguments import Arguments, parse_arguments
-from .result_file import VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
+from .result_file import UNLABELLED, VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
 from .suite import Cell, Suite, read_suite
 
 
 CODE = ("modeling_lrsa", "processing", "benchmarks/*.py")
-OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher")
+OF_THE_MACHINE = ("data", "images", "output_dir", "run_name", "logging_dir", "teacher", "unlabelled")
 BUSY = "another run is at it"
 
 
@@ -92,7 +92,9 @@ def run_cell(
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
-            arguments, trained = train_cell(cell, data, run, teacher_folders(suite, cell, runs))
+            others = {name: suite.check_split(data_root, name, "train") for name in suite.unlabelled_sets(cell)}
+            unlabelled = [str(split_files(data_root / name, "train")["train"]) for name in others]
+            arguments, trained = train_cell(cell, data, run, teacher_folders(suite, cell, runs), unlabelled)
         if former is not None:
             keep_only_model(run)
             return former
@@ -126,6 +128,8 @@ def run_cell(
             "scores": scores,
             "predictions": predictions,
         }
+        if others:
+            result[UNLABELLED] = others
         result |= {name: trained[name] for name in ("parameters", "best_step")}
         result["curve"] = [rounded(entry, "eval_") for entry in trained["curve"]]
         result["gates"] = rounded(trained["gates"])
@@ -164,7 +168,9 @@ def teacher_folders(suite: Suite, cell: Cell, runs: Path) -> list[str]:
     ]
 
 
-def train_cell(cell: Cell, data: Path, run: Path, teachers: Sequence[str] = ()) -> tuple[Arguments, dict[str, Any]]:
+def train_cell(
+    cell: Cell, data: Path, run: Path, teachers: Sequence[str] = (), unlabelled: Sequence[str] = ()
+) -> tuple[Arguments, dict[str, Any]]:
     """Trains a cell and saves its model to `model` in the folder of the run.
 
     Training gets a folder in which links to the train and the validation split lie, and no other: it selects by what
@@ -182,6 +188,8 @@ def train_cell(cell: Cell, data: Path, run: Path, teachers: Sequence[str] = ()) 
     given |= {"output_dir": str(run), "seed": cell.seed}
     if teachers:
         given["teacher"] = list(teachers)
+    if unlabelled:
+        given["unlabelled"] = list(unlabelled)
     arguments = parse_arguments(given)
     return arguments, train(*arguments)
 

@@ -17,6 +17,8 @@ KEYS = (
     "peak_memory_mb parameters best_step curve gates scores predictions"
 ).split()
 
+# Where a run has learnt from more posts than those of its own data set, the SHA-256 of their files.
+UNLABELLED = "unlabelled"
 Aspects = list[list[dict[str, Any]]]
 
 
@@ -26,9 +28,9 @@ class DamagedResult(ValueError):
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Writes a result, an entry a line, and of the predictions an entry of each split a line."""
-    if sorted(result) != sorted(KEYS):
-        raise ValueError(f"{path}: {sorted(set(result) ^ set(KEYS))[0]} is missing or unknown.")
-    lines = {key: _line(result[key]) for key in KEYS}
+    if wrong := set(KEYS) ^ set(result) - {UNLABELLED}:
+        raise ValueError(f"{path}: {sorted(wrong)[0]} is missing or unknown.")
+    lines = {key: _line(result[key]) for key in (*KEYS, UNLABELLED) if key in result}
     lines["predictions"] = _mapping(
         {split: _mapping({key: _line(value) for key, value in packed.items()})
          for split, packed in result["predictions"].items()}

@@ -20,7 +20,7 @@ from processing import PostError
 from processing.writing import writable_folder
 
 from .cell import BUSY, Running, claim, result_path
-from .result_file import DamagedResult, read_result, write_result
+from .result_file import UNLABELLED, DamagedResult, read_result, write_result
 from .suite import Cell, Suite
 
 
@@ -67,6 +67,10 @@ def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -
         if result["data"][split] != expected:
             raise PostError(f"{path}: was made with other {split} posts than {suite.path} now expects; delete the "
                             "file to run it again.")  # fmt: skip
+    others = {name: suite.datasets[name]["train"] for name in suite.unlabelled_sets(cell)}
+    if result.get(UNLABELLED, {}) != others:
+        raise PostError(f"{path}: was made with other unlabelled posts than {suite.path} now expects; delete the file "
+                        "to run it again.")  # fmt: skip
 
 
 def same_runs(suite: Suite, cell: Cell, places: Places) -> Iterator[tuple[Path, dict[str, Any]]]:

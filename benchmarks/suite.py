@@ -22,6 +22,7 @@ REQUIRED = ("recipe", "seeds", "datasets", "baselines", "arms")
 NAME = re.compile("[a-z0-9_]+")
 # Arguments that a run gets from its place in the matrix.
 TAKEN = ("data", "images", "output_dir", "seed")
+OTHERS = "@others"
 
 
 class Mapping(dict):
@@ -64,7 +65,7 @@ class Cell:
     """One training run: arguments of `lrsa train` without data and seed, and a seed.
 
     A `teacher` `@ARM` in `arguments` stands for the model of another arm of the same data set, baseline and seed;
-    `@ARM/*` for those of all seeds.
+    `@ARM/*` for those of all seeds. `unlabelled: @others` stands for the train posts of the suite's other data sets.
     """
 
     suite: str
@@ -134,6 +135,12 @@ class Suite:
                 found[name] = [self.cell(cell.dataset, cell.baseline, arm, seed) for seed in seeds]
         return found
 
+    def unlabelled_sets(self, cell: Cell) -> list[str]:
+        """Returns the data sets whose train posts, without their labels, a run learns from besides its own."""
+        if cell.arguments.get("unlabelled") != OTHERS:
+            return []
+        return [name for name in self.datasets if name != cell.dataset]
+
     def cells(self, pattern: str = "*") -> list[Cell]:
         """Returns the runs whose `CELL/seedK` or `CELL` fits a shell pattern, those of the first seed first."""
         found = []
@@ -156,6 +163,8 @@ class Suite:
                     raise PostError(f"{where}: {name} is set by the benchmark itself; leave it out.")
                 if name not in actions:
                     raise PostError(f"{where}: {name} is no argument; `lrsa train --help` lists them.")
+                if name == "unlabelled" and value != OTHERS:
+                    raise PostError(f"{where}: unlabelled: {value!r}: a suite knows {OTHERS!r} alone.")
                 if problem := wrong_value(actions[name], value):
                     raise PostError(f"{where}: {name}: {problem}.")
         for baseline, arm in product(self.baselines, self.arms):
@@ -167,7 +176,7 @@ class Suite:
 
     def check_data(self, root: Path, cells: list[Cell]) -> None:
         """Raises PostError where a data set of these runs is missing or not the one that the suite was written for."""
-        for dataset in dict.fromkeys(cell.dataset for cell in cells):
+        for dataset in dict.fromkeys(name for cell in cells for name in (cell.dataset, *self.unlabelled_sets(cell))):
             where = f"{self.path}:{self.datasets.lines[dataset]}"
             if not (root / dataset).is_dir():
                 raise PostError(f"{root / dataset}: there is no data set {dataset} ({where}); name its place by "

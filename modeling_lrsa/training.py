@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
@@ -27,6 +27,7 @@ from .frozen_states import collator_for
 from .modeling_lrsa import LRSAForMABSA
 from .predictor import predict_posts, prepare_for_model
 from .pretrained_parts import resolve_part
+from .pseudo_labels import label_posts
 from .soft_targets import add_teachers
 from .trainer import LRSATrainer, LRSATrainingArguments, gates
 from .training_record import training_record
@@ -120,6 +121,10 @@ class DataArguments:
         default=None,
         metadata={"help": "Seed: each post gets another's rationales, as a control that they matter."},
     )
+    unlabelled: list[str] | None = field(
+        default=None,
+        metadata={"help": "Files of more posts to train on: the teacher tells their aspects, labels are not read."},
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better one."}
     )
@@ -132,6 +137,18 @@ def load_split(arguments: DataArguments, split: str) -> Dataset:
         PostError: the split, or a value of the arguments, does not do.
     """
     posts = load_posts(arguments.data, split, arguments.images, arguments.on_bad_image, labelled=True)
+    return _with_chosen_rationales(posts, arguments)
+
+
+def load_unlabelled(arguments: DataArguments) -> list[Dataset]:
+    """Reads the files of posts to be labelled by teachers, as `load_split` does; pictures lie beside each."""
+    files = arguments.unlabelled or []
+    if folders := [file for file in files if Path(file).is_dir()]:
+        raise PostError(f"unlabelled: {folders[0]} is a folder; name the files of posts in it.")
+    return [_with_chosen_rationales(load_posts(file, None, None, arguments.on_bad_image), arguments) for file in files]
+
+
+def _with_chosen_rationales(posts: Dataset, arguments: DataArguments) -> Dataset:
     posts = choose_rationales(posts, arguments.rationales)
     seed = arguments.shuffle_rationales
     return posts if seed is None else shuffle_rationales(posts, seed)
@@ -235,6 +252,8 @@ def train(
     args, begun = training_arguments, time.perf_counter()
     if data_arguments.early_stopping_patience is not None and not args.load_best_model_at_end:
         raise PostError("early_stopping_patience needs load_best_model_at_end: true.")
+    if data_arguments.unlabelled and not args.teacher:
+        raise PostError("unlabelled: nobody tells the aspects of these posts; give a teacher, or leave them out.")
     if args.world_size != (started := int(os.environ.get("WORLD_SIZE", 1))):
         raise PostError(f"{started} processes, each of which sees itself alone: there is no GPU; pass use_cpu: true.")
     set_seed(args.seed)
@@ -249,15 +268,19 @@ def train(
         )
     writable_folder(Path(args.output_dir))
     posts = {split: load_split(data_arguments, split) for split in ("train", "validation")}
-    record = training_record((model_arguments, data_arguments, args), posts)
+    unlabelled = load_unlabelled(data_arguments)
+    record = training_record((model_arguments, data_arguments, args), posts, unlabelled)
     with args.main_process_first(desc="preparing"):  # the others read what it has cached
         model, processor = build_model(model_arguments)
         model.to(args.device)  # frozen parts compute there
+        lexicon = data_arguments.lexicon
+        if unlabelled:
+            found = label_posts(concatenate_datasets(unlabelled), args.teacher, load_model, args.device, lexicon)
+            posts["train"] = concatenate_datasets([posts["train"], found])
         data = {}
         for split in ("train", "validation"):
-            data[split] = prepare_for_model(model, processor, posts[split], lexicon=data_arguments.lexicon)
+            data[split] = prepare_for_model(model, processor, posts[split], lexicon=lexicon)
         if args.teacher:
-            lexicon = data_arguments.lexicon
             data["train"] = add_teachers(data["train"], posts["train"], args.teacher, load_model, args.device, lexicon)
     if plain_attention:
         model.set_attn_implementation("eager")

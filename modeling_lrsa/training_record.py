@@ -27,19 +27,26 @@ LEARNT = """num_train_epochs max_steps per_device_train_batch_size gradient_accu
 lora_learning_rate new_parts_learning_rate fusion_learning_rate gate_learning_rate warmup_steps lr_scheduler_type
 weight_decay max_grad_norm optim label_smoothing_factor drop_inputs teacher distillation_weight bf16 fp16
 load_best_model_at_end metric_for_best_model eval_strategy eval_steps generation_num_beams""".split()
-PLACES = ("data", "images", "lexicon")
+PLACES = ("data", "images", "lexicon", "unlabelled")
 
 
-def training_record(arguments: Sequence[Any], posts: dict[str, Dataset]) -> dict[str, Any]:
+def training_record(
+    arguments: Sequence[Any], posts: dict[str, Dataset], unlabelled: Sequence[Dataset] = ()
+) -> dict[str, Any]:
     """Returns what a run of `lrsa train` reads, was told and runs on, without a path of this machine.
 
     Args:
         arguments: of the model, of the data and of training.
         posts: each split as it was read.
+        unlabelled: the files that `unlabelled` names, as they were read.
     """
     _, reading, training = arguments
+    more = {
+        f"unlabelled {number}": file_record(Path(file), rows)
+        for number, (file, rows) in enumerate(zip(reading.unlabelled or [], unlabelled), 1)
+    }
     return {
-        "data": data_record(Path(reading.data), posts),
+        "data": data_record(Path(reading.data), posts) | more,
         "arguments": chosen(arguments),
         "versions": versions(),
         "device": device(training) | {"processes": training.world_size},
@@ -50,20 +57,22 @@ def data_record(folder: Path, posts: dict[str, Dataset]) -> dict[str, Any]:
     """Returns for each split the SHA-256 of its file, how many posts hold what, and where the rationales came from."""
     files = split_files(folder)
     found = {"name": next(iter(files.values())).resolve().parent.name}
-    for split, rows in posts.items():
-        counts = {
-            name: len(rows) - min(rows.data.column(column).null_count for column in columns)
-            for name, columns in COLUMNS.items()
-        }
-        with open(files[split], "rb") as file:
-            sha256 = file_digest(file, "sha256").hexdigest()
-        found[split] = {"sha256": sha256, "posts": len(rows), **counts, "sources": summarize(files[split])}
-    return found
+    return found | {split: file_record(files[split], rows) for split, rows in posts.items()}
+
+
+def file_record(path: Path, rows: Dataset) -> dict[str, Any]:
+    counts = {
+        name: len(rows) - min(rows.data.column(column).null_count for column in columns)
+        for name, columns in COLUMNS.items()
+    }
+    with open(path, "rb") as file:
+        sha256 = file_digest(file, "sha256").hexdigest()
+    return {"sha256": sha256, "posts": len(rows), **counts, "sources": summarize(path)}
 
 
 def chosen(arguments: Sequence[Any]) -> dict[str, Any]:
-    """Returns the arguments that decide what is learnt, where they are not the defaults: folders by their names, and
-    of teachers their number.
+    """Returns the arguments that decide what is learnt, where they are not the defaults: folders by their names, of
+    teachers their number, and of unlabelled posts that there were some.
     """
     found = {}
     for group in arguments:
@@ -74,6 +83,8 @@ def chosen(arguments: Sequence[Any]) -> dict[str, Any]:
                 found[field.name] = plain(value)
     if teachers := found.pop("teacher", None):
         found["teachers"] = len(teachers)
+    if any(getattr(group, "unlabelled", None) for group in arguments):
+        found["unlabelled"] = True
     return dict(sorted(found.items()))
 
 

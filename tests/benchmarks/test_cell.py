@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 import benchmarks.cell as cell_module
 from benchmarks.cell import Running, claim, result_path, run_cell, score_split, train_cell
 from benchmarks.result_file import DamagedResult, pack_predictions, plain, read_result, score, unpack_predictions
+from benchmarks.runner import check_result
 from benchmarks.suite import file_hash, read_suite
 from processing import PostError, load_posts
 from processing.posts import gold_aspects
@@ -143,6 +145,36 @@ def test_data_may_be_links_to_other_names(one, data_root, tmp_path):
         (tmp_path / "tiny" / f"{split}.jsonl").symlink_to(tmp_path / f"blob{number}")
     arguments, _ = train_cell(cell, tmp_path / "tiny", tmp_path / "run")
     assert sorted(os.listdir(arguments[1].data)) == ["train.jsonl", "validation.jsonl"]
+
+
+def test_train_posts_of_the_other_set_are_learnt_from_without_labels(suite_file, data_root, tmp_path):
+    root, text = tmp_path / "root", suite_file.read_text()
+    shutil.copytree(data_root / "tiny", root / "tiny")
+    shutil.copytree(root / "tiny", root / "other")
+    own = text[text.index("  tiny:") : text.index("baselines:")]
+    text = text.replace(own, own + own.replace("tiny", "other"))
+    student = "  student: {num_fusion_layers: 0, teacher: '@lrsa', unlabelled: '@others'}\ncompare:"
+    suite_file.write_text(text.replace("compare:", student))
+    suite = read_suite(suite_file)
+    suite.check_arguments()
+    (teacher,), (student,) = suite.cells("tiny-vlp-lrsa/seed1"), suite.cells("tiny-vlp-student/seed1")
+    assert suite.unlabelled_sets(student) == ["other"] and suite.unlabelled_sets(teacher) == []
+    places = (root, tmp_path / "results", tmp_path / "runs")
+    run_cell(suite, teacher, *places, keep_model=True)
+    result = run_cell(suite, student, *places, keep_model=True)
+    hashes = suite.datasets["other"]
+    assert result["unlabelled"] == {"other": hashes["train"]} and result["arguments"]["unlabelled"] == "@others"
+    assert str(root) not in json.dumps(result)
+    record = json.loads((tmp_path / "runs" / student.place / "results.json").read_text())
+    assert record["data"]["unlabelled 1"]["sha256"] == hashes["train"]
+    check_result(suite, student, Path("seed1.json"), result)
+    with pytest.raises(PostError, match=r"seed1\.json: was made with other unlabelled posts than .*; delete the file"):
+        check_result(suite, student, Path("seed1.json"), result | {"unlabelled": {"other": "0"}})
+    with open(root / "other" / "train.jsonl", "a") as file:
+        file.write("\n")
+    for cell, fits in ((teacher, True), (student, False)):
+        with nullcontext() if fits else pytest.raises(PostError, match=r"other/train\.jsonl: SHA-256 .* data changed"):
+            suite.check_data(root, [cell])
 
 
 def test_gold_spans_that_were_cut_off_have_no_polarity():

@@ -96,6 +96,7 @@ def test_pattern_that_fits_nothing(suite_file):
         ("arms:\n", "arms: [\n", 21, "no YAML"),
         ("compare:", "inputs:\n  - [text]\ncompare:", 22, "['text'] is no list of some of image, image_rationale"),
         ("lrsa: {", "lrsa: {teacher: '@large', ", 21, "there is no arm 'large' to be the teacher"),
+        ("lrsa: {", "lrsa: {unlabelled: more.jsonl, ", 21, "'more.jsonl': a suite knows '@others' alone"),
     ],
 )
 def test_bad_input_is_told_with_its_line(suite_file, old, new, line, told):

@@ -1,6 +1,7 @@
 """`lrsa train --model`: a trained model goes on, and a baseline gets fusion on top."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -113,3 +114,43 @@ def test_a_student_learns_from_a_teacher(run_folder, text_folder, posts_folder, 
     command = ["train", "--text_model", str(text_folder), "--data", str(posts_folder), "--output_dir", str(tmp_path)]
     assert main([*command, "--teacher", str(text_folder)]) == 2
     assert f"lrsa train: {text_folder}: no LRSA model with its processor" in capfd.readouterr().err
+
+
+def test_unlabelled_posts_get_their_labels_from_the_teacher(baseline, text_folder, posts_folder, tmp_path, capfd):
+    """As if what the teacher predicts had stood in the train file; what labels they have is not read."""
+    rows = [json.loads(line) for line in (posts_folder / "train.jsonl").read_text().splitlines()]
+    given, labelled = tmp_path / "more.jsonl", tmp_path / "labelled"
+    more = [row | {"id": f"more{index}"} for index, row in enumerate(rows)]
+    given.write_text("".join(json.dumps(row) + "\n" for row in more))
+    teacher = str(baseline)
+    assert main(["predict", teacher, str(given), "--output", str(tmp_path / "told.jsonl")]) == 0
+    told = {row["id"]: row["aspects"] for row in map(json.loads, (tmp_path / "told.jsonl").read_text().splitlines())}
+    found = [
+        row | {"aspects": [{name: one[name] for name in ("start", "end", "polarity")} for one in told[row["id"]]]}
+        for row in more
+        if told[row["id"]]
+    ]
+    assert found and found != more
+    shutil.copytree(posts_folder, labelled)
+    (labelled / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + found))
+    options = {"text_model": text_folder, "num_fusion_layers": 0, "decoder_layers": 1, "num_train_epochs": 3}
+    options |= {"seed": 7, "teacher": teacher}
+
+    def student(output, **flags):
+        flags = options | flags | {"output_dir": tmp_path / output}
+        assert main(["train", *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]) == 0
+        return load_file(tmp_path / output / "model" / "model.safetensors")
+
+    first, second = student("one", data=posts_folder, unlabelled=given), student("two", data=labelled)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    record = json.loads((tmp_path / "one" / "results.json").read_text())
+    assert record["data"]["unlabelled 1"]["posts"] == 4 and record["data"]["train"]["posts"] == 4
+    assert record["arguments"]["unlabelled"] is True and record["arguments"]["teachers"] == 1
+    command = ["train", "--text_model", str(text_folder), "--data", str(posts_folder), "--output_dir", str(tmp_path)]
+    capfd.readouterr()
+    for flags, problem in (
+        ((given,), "unlabelled: nobody tells the aspects of these posts; give a teacher, or leave them out."),
+        ((posts_folder, "--teacher", teacher), f"unlabelled: {posts_folder} is a folder; name the files of posts"),
+    ):
+        assert main([*command, "--unlabelled", *map(str, flags)]) == 2
+        assert problem in capfd.readouterr().err
