@@ -120,7 +120,7 @@ def test_unlabelled_posts_get_their_labels_from_the_teacher(baseline, text_folde
     """As if what the teacher predicts had stood in the train file; what labels they have is not read."""
     rows = [json.loads(line) for line in (posts_folder / "train.jsonl").read_text().splitlines()]
     given, labelled = tmp_path / "more.jsonl", tmp_path / "labelled"
-    more = [row | {"id": f"more{index}"} for index, row in enumerate(rows)]
+    more = [row | {"id": f"more{index}", "aspects": []} for index, row in enumerate(rows)]
     given.write_text("".join(json.dumps(row) + "\n" for row in more))
     teacher = str(baseline)
     assert main(["predict", teacher, str(given), "--output", str(tmp_path / "told.jsonl")]) == 0
@@ -130,7 +130,7 @@ def test_unlabelled_posts_get_their_labels_from_the_teacher(baseline, text_folde
         for row in more
         if told[row["id"]]
     ]
-    assert found and found != more
+    assert found
     shutil.copytree(posts_folder, labelled)
     (labelled / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + found))
     options = {"text_model": text_folder, "num_fusion_layers": 0, "decoder_layers": 1, "num_train_epochs": 3}
