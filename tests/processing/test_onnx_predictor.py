@@ -27,6 +27,7 @@ def model():
         num_image_tokens=5,
         image_feature_size=32,
         decoder_layers=1,
+        num_fusion_layers=1,
         initializer_range=0.2,
     )
     model = LRSAForMABSA(config).eval()
