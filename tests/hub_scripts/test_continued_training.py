@@ -117,7 +117,7 @@ def test_a_student_learns_from_a_teacher(run_folder, text_folder, posts_folder, 
 
 
 def test_unlabelled_posts_get_their_labels_from_the_teacher(baseline, text_folder, posts_folder, tmp_path, capfd):
-    """As if what the teacher predicts had stood in the train file; what labels they have is not read."""
+    """As if what the teacher predicts had stood in the train file."""
     rows = [json.loads(line) for line in (posts_folder / "train.jsonl").read_text().splitlines()]
     given, labelled = tmp_path / "more.jsonl", tmp_path / "labelled"
     more = [row | {"id": f"more{index}", "aspects": []} for index, row in enumerate(rows)]
