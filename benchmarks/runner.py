@@ -125,7 +125,7 @@ def run_cells(
     Args:
         processes: how many run at a time. Threads are divided among them, and GPUs where there are some: each process
             has one, by way of accelerate's launcher.
-        keep_models: whether trained models stay, in `model` of a run's folder.
+        keep_models: whether trained models stay, in `model` of a run's folder. What an earlier command kept stays.
         bar: whether to show a progress bar.
 
     Returns:
@@ -150,7 +150,8 @@ def run_cells(
         for cell in taken:
             find_model(suite, cell, places)
     kept = set(students) | (set(todo) if keep_models else set())
-    pool = Pool(suite, places, processes, kept, [*teachers, *todo])
+    trained = [*teachers, *todo]
+    pool = Pool(suite, places, processes, kept, trained)
     with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:
         for number, (cell, problem, minutes) in enumerate(pool.finished(), 1):
             progress.update()
@@ -162,7 +163,8 @@ def run_cells(
             tqdm.write(f"[{number}/{progress.total}] {cell}: {told}")
             for teacher in teachers_of(suite, cell):
                 students[teacher] -= 1
-                if not students[teacher] and not keep_models:
+                mine = teacher in trained or model_path(places, teacher).is_symlink()
+                if not students[teacher] and mine and not keep_models:
                     shutil.rmtree(places.runs / teacher.place, ignore_errors=True)
     return {cell: told for cell, told in left.items() if cell in cells}
 

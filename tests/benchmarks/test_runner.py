@@ -264,6 +264,21 @@ def test_the_model_that_another_suite_kept_is_linked(finished, suite_file, data_
         shutil.rmtree(kept.with_name("moved"))
 
 
+def test_the_models_that_an_earlier_command_kept_stay(finished, suite_file, data_root, place):
+    """A student's teacher is deleted after it, unless its model was there before."""
+    student = "  student: {num_fusion_layers: 0, teacher: '@lrsa', distillation_weight: 0.5}\ncompare:"
+    suite_file.write_text(suite_file.read_text().replace("compare:", student))
+    shutil.copytree(finished[1], "results")
+    kept = place / "runs" / "small" / "tiny-vlp-lrsa" / "seed1" / "model"
+    kept.mkdir(parents=True)
+    suite = read_suite(suite_file)
+    left = run_cells(
+        suite, suite.cells("*-student/seed1"), Places(data_root, place / "results", place / "runs"), processes=1
+    )
+    assert len(left) == 1, "an empty folder is no teacher"
+    assert kept.is_dir()
+
+
 def test_a_cell_runs_behind_the_launcher(suite_file, data_root, place):
     launch = "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
     command = [sys.executable, "-m", *launch.split(), "--cpu", "-m", "benchmarks.cell", suite_file]
