@@ -1,14 +1,18 @@
 """Pseudo-labels: aspects of posts that nobody has labelled, as trained models, the teachers, find them."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from datasets import Dataset
 
+from processing import LRSAProcessor
 from processing.chosen_inputs import with_columns
 
-from .predictor import predict_posts
+from .frozen_states import cached_map, weights_key
+from .modeling_lrsa import LRSAForMABSA
+from .predictor import predict_prepared, prepare_for_model
 
 
 def label_posts(
@@ -29,11 +33,29 @@ def label_posts(
     answers = []
     for name in teachers:
         model, processor = load(name)
-        reads = lexicon if model.config.reads_linguistics else None
-        answers.append(predict_posts(model.to(device), processor, posts, lexicon=reads))
+        model = model.to(device).eval()
+        prepared = prepare_for_model(
+            model, processor, posts, lexicon=lexicon if model.config.reads_linguistics else None
+        )
+        answers.append(_predictions(prepared, model, processor))
     aspects = [majority(found) for found in zip(*answers)]
     labelled = with_columns(posts, {"aspects": aspects})
     return labelled.select([index for index, found in enumerate(aspects) if found])
+
+
+def _predictions(
+    prepared: Dataset, model: LRSAForMABSA, processor: LRSAProcessor, batch_size: int = 32
+) -> list[list[dict]]:
+    """Computed at the first call and read from disk after that."""
+
+    def read(rows: dict) -> dict:
+        found = predict_prepared(model, processor, prepared, "mabsa", batch_size, num_beams=1, progress=True)
+        return {"predictions": [json.dumps(aspects).encode() for aspects in found]}
+
+    key = weights_key(model, model.generation_config.to_json_string(), "predictions")
+    posts = prepared.select_columns("input_ids")  # all at once, so that batches are of like length
+    found = cached_map(posts, read, ["input_ids"], ["predictions"], key, len(posts), "Asking the teacher")
+    return [json.loads(aspects) for aspects in found["predictions"]]
 
 
 def majority(answers: Sequence[list[dict]]) -> list[dict]:

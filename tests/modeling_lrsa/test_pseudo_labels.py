@@ -65,3 +65,27 @@ def test_posts_are_labelled_with_what_teachers_find(tiny, tmp_path, monkeypatch)
         assert labelled.features == posts.features
         if len(teachers) == 1:
             assert wanted, "an untrained model that finds nothing shows nothing"
+
+
+def test_a_teacher_labels_the_same_posts_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("LRSA_CACHE", str(tmp_path / "cache"))
+    models = [tiny.model(num_fusion_layers=1, seed=seed) for seed in (1, 1, 2)]
+    asked = []
+    for model in models:
+        monkeypatch.setattr(
+            model, "generate", lambda *args, to=model.generate, **options: asked.append(1) or to(*args, **options)
+        )
+
+    def label(model, rows):
+        before = len(asked)
+        posts = Dataset.from_list(rows, features=FEATURES)
+        return label_posts(posts, ["it"], lambda name: (model, tiny.processor(model))).to_list(), len(asked) - before
+
+    rows = tiny.raw_posts()
+    first, times = label(models[0], rows)
+    assert first and times
+    assert label(models[1], rows) == (first, 0), "another model of the same weights"
+    assert label(models[2], rows)[1] == times, "other weights"
+    models[1].generation_config.length_penalty = 0.5
+    assert label(models[1], rows)[1] == times, "another way to generate"
+    assert label(models[1], rows[:2])[1], "other posts"
