@@ -30,7 +30,17 @@ from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
 
 from .arguments import Arguments, parse_arguments
-from .result_file import UNLABELLED, VERSION, DamagedResult, pack_predictions, plain, read_result, score, write_result
+from .result_file import (
+    LESSONS,
+    UNLABELLED,
+    VERSION,
+    DamagedResult,
+    pack_predictions,
+    plain,
+    read_result,
+    score,
+    write_result,
+)
 from .suite import Cell, Suite, read_suite
 
 
@@ -44,15 +54,15 @@ class Running(Exception):
 
 
 @contextmanager
-def claim(result: Path) -> Iterator[None]:
-    """Keeps other runs from a result, by a lock that ends with the process.
+def claim(path: Path) -> Iterator[None]:
+    """Keeps other runs from a result, or from the folder of a run, by a lock that ends with the process.
 
     Raises:
         Running: another run has claimed it.
     """
-    result.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(result.with_name(f".{result.stem}.lock"), timeout=0):
+        with FileLock(path.with_name(f".{path.stem}.lock"), timeout=0):
             yield
     except Timeout as error:
         raise Running from error
@@ -63,14 +73,14 @@ def run_cell(
 ) -> dict[str, Any]:
     """Trains and scores one cell, unless its result is there, and writes the result.
 
-    What a killed run has left is thrown away.
+    What a killed run has left is thrown away; a model that an earlier run kept stays until the new one is whole.
 
     Args:
         data_root: folder of the data sets.
         results: folder of the results.
         runs: folder of what a run needs meanwhile, and of models that are kept.
         keep_model: whether the model stays, in `model` of the run's folder; it is trained again where the result is
-            there already.
+            there already, and it is not.
 
     Returns:
         What the result file holds.
@@ -80,25 +90,26 @@ def run_cell(
         PostError: what `lrsa train` raises, or the data are not those that the suite was written for.
     """
     path, run, data = result_path(results, cell), runs / cell.place, data_root / cell.dataset
-    with claim(path):
+    training, kept_model = run / "training", run / "model"
+    with claim(path), claim(run.with_name(f"{run.name}-run")):
         try:
             former = read_result(path)
         except DamagedResult:
             former = None
-        if former is not None and not keep_model:
+        if former is not None and (kept_model.is_dir() or not keep_model):
             return former
-        remove_leftovers(path, run)
+        remove_leftovers(path, training)
         code = commit()
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
             others = {name: suite.check_split(data_root, name, "train") for name in suite.unlabelled_sets(cell)}
             unlabelled = [str(split_files(data_root / name, "train")["train"]) for name in others]
-            arguments, trained = train_cell(cell, data, run, teacher_folders(suite, cell, runs), unlabelled)
+            arguments, trained = train_cell(cell, data, training, teacher_folders(suite, cell, runs), unlabelled)
         if former is not None:
-            keep_only_model(run)
+            keep(training, run)
             return former
-        model, processor = load_model(str(run / "model"))
+        model, processor = load_model(str(training / "model"))
         model.to(arguments[2].device)
         scores, predictions = {}, {}
         for split in ("validation", "test"):
@@ -130,14 +141,16 @@ def run_cell(
         }
         if others:
             result[UNLABELLED] = others
+        if lessons := suite.lessons_of(cell):
+            result[LESSONS] = lessons
         result |= {name: trained[name] for name in ("parameters", "best_step")}
         result["curve"] = [rounded(entry, "eval_") for entry in trained["curve"]]
         result["gates"] = rounded(trained["gates"])
         write_result(path, result)
         if keep_model:
-            keep_only_model(run)
+            keep(training, run)
         else:
-            shutil.rmtree(run)
+            shutil.rmtree(training)
         return result
 
 
@@ -145,17 +158,20 @@ def result_path(results: Path, cell: Cell) -> Path:
     return results / f"{cell.place}.json"
 
 
-def remove_leftovers(path: Path, run: Path) -> None:
+def remove_leftovers(path: Path, training: Path) -> None:
     """Removes what a killed run left: its folder, and a result file that it had not finished."""
-    shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(training, ignore_errors=True)
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink()
 
 
-def keep_only_model(run: Path) -> None:
-    for entry in run.iterdir():
-        if entry.name not in ("model", "results.json"):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+def keep(training: Path, run: Path) -> None:
+    """Moves a trained model, and the record of its training, to the folder of the run."""
+    model = run / "model"
+    model.unlink() if model.is_symlink() else shutil.rmtree(model, ignore_errors=True)
+    for name in ("results.json", "model"):
+        (training / name).rename(run / name)
+    shutil.rmtree(training)
 
 
 def teacher_folders(suite: Suite, cell: Cell, runs: Path) -> list[str]:
@@ -235,14 +251,20 @@ def configuration(arguments: Arguments) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Returns the commit of the code, with a + where the code that runs differs from it; `None` outside of git."""
-    git = ["git", "-C", str(Path(__file__).parents[1])]
+    """Returns the commit of the code, with a + where what runs differs from it; `None` outside of its repository."""
+    package = Path(__file__).resolve().parents[1]
+    git = ["git", "-C", str(package)]
     try:
-        done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*git, "rev-parse", "--show-toplevel", "HEAD"], capture_output=True, text=True, check=True
+        )
+        root, head = done.stdout.splitlines()
+        if Path(root).resolve() != package:
+            return None
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *CODE], capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() + "+" * (changed.returncode == 1)
+    return head + "+" * (changed.returncode == 1)
 
 
 def peak_memory() -> dict[str, int]:

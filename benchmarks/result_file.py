@@ -19,6 +19,8 @@ KEYS = (
 
 # Where a run has learnt from more posts than those of its own data set, the SHA-256 of their files.
 UNLABELLED = "unlabelled"
+# Where it has learnt from other runs of its suite, their seeds and arguments.
+LESSONS = "lessons"
 Aspects = list[list[dict[str, Any]]]
 
 
@@ -28,9 +30,9 @@ class DamagedResult(ValueError):
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Writes a result, an entry a line, and of the predictions an entry of each split a line."""
-    if wrong := set(KEYS) ^ set(result) - {UNLABELLED}:
+    if wrong := set(KEYS) ^ set(result) - {UNLABELLED, LESSONS}:
         raise ValueError(f"{path}: {sorted(wrong)[0]} is missing or unknown.")
-    lines = {key: _line(result[key]) for key in (*KEYS, UNLABELLED) if key in result}
+    lines = {key: _line(result[key]) for key in (*KEYS, UNLABELLED, LESSONS) if key in result}
     lines["predictions"] = _mapping(
         {split: _mapping({key: _line(value) for key, value in packed.items()})
          for split, packed in result["predictions"].items()}

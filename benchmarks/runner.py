@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -20,7 +20,7 @@ from processing import PostError
 from processing.writing import writable_folder
 
 from .cell import BUSY, Running, claim, result_path
-from .result_file import UNLABELLED, DamagedResult, read_result, write_result
+from .result_file import LESSONS, UNLABELLED, DamagedResult, read_result, write_result
 from .suite import Cell, Suite
 
 
@@ -67,6 +67,9 @@ def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -
         if result["data"][split] != expected:
             raise PostError(f"{path}: was made with other {split} posts than {suite.path} now expects; delete the "
                             "file to run it again.")  # fmt: skip
+    if result.get(LESSONS, {}) != suite.lessons_of(cell):
+        raise PostError(f"{path}: was made with other teachers than those of {suite.path} now; delete the file to run "
+                        "it again.")  # fmt: skip
     others = {name: suite.datasets[name]["train"] for name in suite.unlabelled_sets(cell)}
     if result.get(UNLABELLED, {}) != others:
         raise PostError(f"{path}: was made with other unlabelled posts than {suite.path} now expects; delete the file "
@@ -169,6 +172,15 @@ def run_cells(
     return {cell: told for cell, told in left.items() if cell in cells}
 
 
+class Process(NamedTuple):
+    """A process that runs a cell: since when, and from where on the log is its own."""
+
+    cell: Cell
+    started: float
+    popen: subprocess.Popen
+    log_start: int
+
+
 class Pool:
     """Processes that run cells, at most so many at a time.
 
@@ -180,7 +192,7 @@ class Pool:
     def __init__(self, suite: Suite, places: Places, processes: int, kept: set[Cell], waiting: list[Cell]):
         self.suite, self.places, self.processes, self.kept = suite, places, processes, kept
         self.waiting = list(waiting)
-        self.running: dict[int, tuple[Cell, float, subprocess.Popen]] = {}  # by worker
+        self.running: dict[int, Process] = {}  # by worker
 
     def finished(self) -> Iterator[tuple[Cell, str | None, float]]:
         """Runs all; yields each cell that is done, what is to be said if it failed, and the minutes that it took.
@@ -193,28 +205,28 @@ class Pool:
                 for worker in set(range(self.processes)) - self.running.keys():
                     if cell := self._next():
                         self.waiting.remove(cell)
-                        self.running[worker] = cell, time.monotonic(), self._start(cell, worker)
+                        self.running[worker] = self._start(cell, worker)
                 time.sleep(0.1)
-                for worker, (cell, started, process) in list(self.running.items()):
-                    if (code := process.poll()) is not None:
+                for worker, process in list(self.running.items()):
+                    if process.popen.poll() is not None:
                         del self.running[worker]
-                        yield cell, self._problem(cell, code), (time.monotonic() - started) / 60
+                        yield process.cell, self._problem(process), (time.monotonic() - process.started) / 60
         finally:
             self.stop()
             signal.signal(signal.SIGTERM, former)
 
     def stop(self) -> None:
-        for _, _, process in self.running.values():
+        for process in self.running.values():
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)  # a launcher alone would end without its cell
-        for _, _, process in self.running.values():
-            process.wait()
+                os.killpg(process.popen.pid, signal.SIGTERM)  # a launcher alone would end without its cell
+        for process in self.running.values():
+            process.popen.wait()
 
     def _next(self) -> Cell | None:
-        ahead = {*self.waiting, *(cell for cell, _, _ in self.running.values())}
+        ahead = {*self.waiting, *(process.cell for process in self.running.values())}
         return next((cell for cell in self.waiting if ahead.isdisjoint(teachers_of(self.suite, cell))), None)
 
-    def _start(self, cell: Cell, worker: int) -> subprocess.Popen:
+    def _start(self, cell: Cell, worker: int) -> Process:
         command = ["-m", "benchmarks.cell", str(self.suite.path), f"{cell.name}/seed{cell.seed}"]
         for name in ("data_root", "results", "runs"):
             command += [f"--{name.replace('_', '-')}", str(getattr(self.places, name))]
@@ -230,8 +242,9 @@ class Pool:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // self.processes)))
         log = log_path(self.places, cell)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a", encoding="utf-8") as output:  # another run may write there
-            return subprocess.Popen(
+        with open(log, "ab") as output:  # another run may write there
+            begin = output.tell()
+            popen = subprocess.Popen(
                 [sys.executable, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -239,17 +252,19 @@ class Pool:
                 env=environment,
                 start_new_session=True,
             )
+        return Process(cell, time.monotonic(), popen, begin)
 
-    def _problem(self, cell: Cell, code: int) -> str | None:
-        log = log_path(self.places, cell)
+    def _problem(self, process: Process) -> str | None:
+        log, code = log_path(self.places, process.cell), process.popen.returncode
         if code == 0:
             log.unlink(missing_ok=True)
             return None
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = log.read_bytes()[process.log_start :].decode(errors="replace").splitlines()
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if said and said[-1] == BUSY:
             return f"{BUSY}; it is left to that one."
-        return f"failed: {said[-1] if said else f'exit code {code}'} ({log})"
+        ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"failed: {said[-1] if said else ended} ({log})"
 
 
 def teachers_of(suite: Suite, cell: Cell) -> list[Cell]:

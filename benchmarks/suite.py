@@ -1,9 +1,11 @@
 """Reads a suite: a matrix of data sets, baselines, arms and seeds, of which each cell is one run of `lrsa train`."""
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,8 @@ def _construct_mapping(loader: Loader, node: yaml.MappingNode) -> Mapping:
     mapping, mapping.lines = (result := Mapping()), {}
     for key_node, value_node in node.value:
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if not isinstance(key, str | int | float | None):
+            raise PostError(f"{loader.name}:{line}: a list or a mapping is no key; a word is expected.")
         if key in mapping:
             raise PostError(f"{loader.name}:{line}: {key} stands here again; keep one.")
         mapping[key] = loader.construct_object(value_node, deep=True)
@@ -135,6 +139,13 @@ class Suite:
                 found[name] = [self.cell(cell.dataset, cell.baseline, arm, seed) for seed in seeds]
         return found
 
+    def lessons_of(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """Returns seeds and arguments of the runs behind each `@ARM` that a run learns from, for its result."""
+        return {
+            name: {"seeds": [one.seed for one in cells], "arguments": cells[0].arguments}
+            for name, cells in self.teachers_of(cell).items()
+        }
+
     def unlabelled_sets(self, cell: Cell) -> list[str]:
         """Returns the data sets whose train posts, without their labels, a run learns from besides its own."""
         if cell.arguments.get("unlabelled") != OTHERS:
@@ -151,6 +162,33 @@ class Suite:
         if not found:
             raise PostError(f"{self.path}: no run fits {pattern!r}; `--list` shows all.")
         return found
+
+    def check_teachers(self, baseline: str) -> None:
+        """Raises PostError with file and line where a teacher is no arm, or arms learn from each other."""
+        learns: dict[str, set[str]] = {}
+        lines = {}
+        for arm in self.arms:
+            groups = (self.arms[arm], self.baselines[baseline], self.recipe)
+            lines[arm] = next((g.lines["teacher"] for g in groups if "teacher" in g), self.arms.lines[arm])
+            where, cell = f"{self.path}:{lines[arm]}: {arm}", self.cell("", baseline, arm, 0)
+            if not isinstance(cell.given_teachers, list) or not all(isinstance(t, str) for t in cell.given_teachers):
+                raise PostError(f"{where}: teacher: a folder, @ARM, or a list of such is expected.")
+            learns[arm] = set()
+            for teacher in cell.given_teachers:
+                name, _, every = teacher[1:].partition("/")
+                if teacher.startswith("@"):
+                    if name not in self.arms or every not in ("", "*"):
+                        raise PostError(f"{where}: there is no arm {teacher[1:]!r} to be the teacher.")
+                    learns[arm].add(name)
+            if cell.arguments.get("unlabelled") == OTHERS and not cell.given_teachers:
+                raise PostError(f"{where}: unlabelled: nobody tells the aspects of these posts; give a teacher.")
+        try:
+            TopologicalSorter(learns).prepare()
+        except CycleError as error:
+            circle = error.args[1]
+            raise PostError(
+                f"{self.path}:{lines[circle[0]]}: {' teaches '.join(circle)}: somebody has to begin."
+            ) from error
 
     def check_arguments(self) -> None:
         """Raises PostError with file and line where `lrsa train` takes no such argument or value."""
@@ -203,7 +241,7 @@ def wrong_value(action, value: Any) -> str | None:
     """Returns what is wrong with the value of an argument, as far as its parser tells."""
     if value is None:
         return None
-    if isinstance(value, dict) and action.type is not dict:
+    if isinstance(value, dict) and action.type is not dict or isinstance(value, list) and action.nargs is None:
         return "a single value is expected"
     if isinstance(value, str) and callable(action.type):
         try:
@@ -211,7 +249,7 @@ def wrong_value(action, value: Any) -> str | None:
         except Exception as error:  # argparse takes any of these for a wrong value
             return " ".join(str(error).split()).rstrip(".")
     if action.type in (int, float) and action.nargs is None and not isinstance(value, str):
-        if isinstance(value, bool | list):
+        if isinstance(value, bool) or not math.isfinite(value):
             return f"{value!r} is no number"
         if action.type is int and value != int(value):
             return f"{value!r} is no whole number"
@@ -233,6 +271,8 @@ def read_suite(path: str | Path) -> Suite:
         given = loader.get_single_data()
     except FileNotFoundError as error:
         raise PostError(f"{path}: no such suite.") from error
+    except OSError as error:
+        raise PostError(f"{path}: can't be read ({error.strerror}); name the file of a suite.") from error
     except UnicodeDecodeError as error:
         raise PostError(f"{path}: no UTF-8 ({error.reason}); save the file as UTF-8.") from error
     except yaml.YAMLError as error:
@@ -247,7 +287,10 @@ def read_suite(path: str | Path) -> Suite:
     if missing := [key for key in REQUIRED if not given.get(key)]:
         raise PostError(f"{path}: {missing[0]} is missing or empty.")
     _check(path, given)
-    return Suite(path, **({"about": ""} | given))
+    suite = Suite(path, **({"about": ""} | given))
+    for baseline in suite.baselines:
+        suite.check_teachers(baseline)
+    return suite
 
 
 def _check(path: Path, given: Mapping) -> None:
@@ -273,14 +316,12 @@ def _check(path: Path, given: Mapping) -> None:
     if len(set(seeds)) < len(seeds):
         fail("seeds", "one stands there twice")
     arms = given["arms"]
+    for key in ("compare", "inputs"):
+        if not isinstance(given.get(key) or [], list):
+            fail(key, "a list of lists is expected")
     for pair in given.get("compare") or []:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(arm in arms for arm in pair):
+        if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1] or not all(a in [*arms] for a in pair):
             fail("compare", f"{pair!r} is no pair of arms")
     for kept in given.get("inputs") or []:
-        if not isinstance(kept, list) or not all(name in INPUTS for name in kept):
+        if not isinstance(kept, list) or not all(name in [*INPUTS] for name in kept):
             fail("inputs", f"{kept!r} is no list of some of {', '.join(INPUTS)}")
-    for name, arguments in arms.items():
-        for teacher in Cell("", "", "", name, 0, arguments).given_teachers:
-            arm, _, every = str(teacher)[1:].partition("/")
-            if str(teacher).startswith("@") and (arm not in arms or arm == name or every not in ("", "*")):
-                fail("arms", f"{name}: there is no arm {teacher[1:]!r} to be the teacher", arguments.lines["teacher"])

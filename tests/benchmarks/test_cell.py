@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_test_split_is_opened_only_after_the_model_is_saved(one, data_root, tmp_
         run_cell(suite, cell, data_root, tmp_path / "results", tmp_path / "runs", keep_model=True)
     finally:
         events, opened = opened, None
-    model = str(tmp_path / "runs" / cell.place / "model")
+    model = str(tmp_path / "runs" / cell.place / "training" / "model")
     saved = [index for index, event in enumerate(events) if event.endswith(f"-> {model}")]
     read = {name: [i for i, event in enumerate(events) if event.endswith(name)] for name in
             ("train.jsonl", "validation.jsonl", "test.jsonl")}  # fmt: skip
@@ -170,6 +171,10 @@ def test_train_posts_of_the_other_set_are_learnt_from_without_labels(suite_file,
     check_result(suite, student, Path("seed1.json"), result)
     with pytest.raises(PostError, match=r"seed1\.json: was made with other unlabelled posts than .*; delete the file"):
         check_result(suite, student, Path("seed1.json"), result | {"unlabelled": {"other": "0"}})
+    assert result["lessons"] == {"@lrsa": {"seeds": [1], "arguments": teacher.arguments}}
+    for lessons in ({}, {"@lrsa": {"seeds": [2], "arguments": teacher.arguments}}):
+        with pytest.raises(PostError, match=r"seed1\.json: was made with other teachers than .*; delete the file"):
+            check_result(suite, student, Path("seed1.json"), result | {"lessons": lessons})
     with open(root / "other" / "train.jsonl", "a") as file:
         file.write("\n")
     for cell, fits in ((teacher, True), (student, False)):
@@ -232,6 +237,54 @@ def test_two_runs_of_one_result(one, data_root, tmp_path):
     with claim(result_path(tmp_path, cell)), pytest.raises(Running):
         run_cell(suite, cell, data_root, tmp_path, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_two_runs_in_one_folder(one, data_root, tmp_path):
+    """Their results lie in different folders, what they need meanwhile does not."""
+    suite, cell, _ = one
+    work = tmp_path / "runs" / cell.place / "training"
+    work.mkdir(parents=True)
+    with claim(tmp_path / "runs" / f"{cell.place}-run"), pytest.raises(Running):
+        run_cell(suite, cell, data_root, tmp_path / "mine", tmp_path / "runs")
+    assert work.is_dir()
+
+
+def test_a_kept_model_stays_until_there_is_a_new_one(one, data_root, tmp_path, monkeypatch):
+    suite, cell, path = one
+    runs, kept = tmp_path / "runs", tmp_path / "runs" / cell.place / "model"
+    kept.mkdir(parents=True)
+    (kept / "of a former run").touch()
+    run_cell(suite, cell, data_root, tmp_path / "mine", runs)
+    assert os.listdir(kept) == ["of a former run"]
+
+    own = result_path(tmp_path / "results", cell)
+    own.parent.mkdir(parents=True)
+    shutil.copy(path, own)
+    with monkeypatch.context() as patch:
+        patch.setattr(cell_module, "train_cell", None)  # both are there: it is not trained
+        run_cell(suite, cell, data_root, tmp_path / "results", runs, keep_model=True)
+    assert os.listdir(kept) == ["of a former run"]
+
+    def fail(*args):
+        raise PostError("no memory")
+
+    own.unlink()
+    with monkeypatch.context() as patch, pytest.raises(PostError):
+        patch.setattr(cell_module, "train_cell", fail)
+        run_cell(suite, cell, data_root, tmp_path / "results", runs, keep_model=True)
+    assert os.listdir(kept) == ["of a former run"]
+    run_cell(suite, cell, data_root, tmp_path / "results", runs, keep_model=True)
+    assert "model.safetensors" in os.listdir(kept) and "of a former run" not in os.listdir(kept)
+
+
+def test_the_commit_is_that_of_the_package_alone(tmp_path, monkeypatch):
+    assert len((cell_module.commit() or "").rstrip("+")) == 40
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of somebody else"], check=True)
+    monkeypatch.setattr(cell_module, "__file__", str(tmp_path / "site-packages" / "benchmarks" / "cell.py"))
+    (tmp_path / "site-packages").mkdir()
+    assert cell_module.commit() is None
 
 
 def test_changed_data_are_refused_before_training(one, data_root, tmp_path):

@@ -57,7 +57,7 @@ def test_a_suite_over_two_processes(suite_file, data_root, capfd):
     files = [result_path(Path("results"), cell) for cell in cells]
     former = [file.stat().st_mtime_ns for file in files]
     assert all(read_result(file) for file in files)
-    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert not [path for path in Path("runs").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
     assert benchmark(suite_file, data_root, "--only", "*/seed2") == 0
     assert capfd.readouterr().out.startswith("small: 2 of 2 runs have their result, 0 to do.")
@@ -218,12 +218,38 @@ def test_gpus_are_shared_out_by_the_launcher_of_accelerate(suite_file, data_root
     assert all("benchmarks.cell" in command for command in started)
 
 
+@pytest.mark.parametrize(
+    "code, told",
+    [
+        ("raise MemoryError", "failed: exit code 1"),
+        ("import os; os.kill(os.getpid(), 9)", "failed: killed by SIGKILL"),
+        ("print('error: the data changed'); raise SystemExit(2)", "failed: the data changed"),
+    ],
+)
+def test_what_is_told_is_of_this_run(suite_file, data_root, monkeypatch, place, code, told):
+    """The log holds what former runs said, too."""
+
+    class Process(subprocess.Popen):
+        def __init__(self, command, **options):
+            super().__init__([sys.executable, "-c", code], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    suite = read_suite(suite_file)
+    cell = suite.cells()[0]
+    log = place / "runs" / f"{cell.place}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: another run is at it\n")
+    left = run_cells(suite, [cell], Places(data_root, place / "results", place / "runs"))
+    assert left == {cell: f"{told} ({log})"} and log.read_text().startswith("error: another run is at it\n")
+
+
 def test_no_cell_outlives_its_launcher(suite_file, data_root, monkeypatch, place):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     suite = read_suite(suite_file)
     cell = suite.cells()[0]
     pool = Pool(suite, Places(data_root, place / "results", place / "runs"), 1, set(), [])
-    pool.running[0] = cell, 0.0, (launcher := pool._start(cell, 0))
+    pool.running[0] = pool._start(cell, 0)
+    launcher = pool.running[0].popen
     deadline = time.monotonic() + 60
     while not (cells := psutil.Process(launcher.pid).children(recursive=True)):
         assert launcher.poll() is None and time.monotonic() < deadline

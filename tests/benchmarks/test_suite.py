@@ -62,6 +62,8 @@ def test_teachers(suite_file):
     (lrsa, other), (student, _), (heir, _) = (suite.cells(f"tiny-vlp-{arm}") for arm in ("lrsa", "student", "heir"))
     assert suite.teachers_of(student) == {"@lrsa": [lrsa]}
     assert suite.teachers_of(heir) == {"@lrsa/*": [lrsa, other]}
+    assert suite.lessons_of(student) == {"@lrsa": {"seeds": [1], "arguments": lrsa.arguments}}
+    assert suite.lessons_of(heir) == {"@lrsa/*": {"seeds": [1, 2], "arguments": lrsa.arguments}}
     folders = teacher_folders(suite, heir, Path("runs"))
     assert folders == [f"runs/small/tiny-vlp-lrsa/seed{seed}/model" for seed in (1, 2)] + ["elsewhere"]
 
@@ -96,6 +98,20 @@ def test_pattern_that_fits_nothing(suite_file):
         ("arms:\n", "arms: [\n", 21, "no YAML"),
         ("compare:", "inputs:\n  - [text]\ncompare:", 22, "['text'] is no list of some of image, image_rationale"),
         ("lrsa: {", "lrsa: {teacher: '@large', ", 21, "there is no arm 'large' to be the teacher"),
+        ("vlp: {}", "vlp: {teacher: '@large'}", 18, "off: there is no arm 'large' to be the teacher"),
+        ("save_strategy: best", "teacher: '@lrsa/1'", 8, "off: there is no arm 'lrsa/1' to be the teacher"),
+        ("lrsa: {", "lrsa: {teacher: '@lrsa', ", 21, "lrsa teaches lrsa: somebody has to begin"),
+        ("vlp: {}", "vlp: {teacher: '@off'}", 18, "off teaches off: somebody has to begin"),
+        ("lrsa: {", "lrsa: {teacher: 5, ", 21, "lrsa: teacher: a folder, @ARM, or a list of such is expected"),
+        ("lrsa: {", "lrsa: {teacher: [5], ", 21, "lrsa: teacher: a folder, @ARM, or a list of such is expected"),
+        ("lrsa: {", "lrsa: {unlabelled: '@others', ", 21, "nobody tells the aspects of these posts; give a teacher"),
+        ("- [lrsa, off]", "- [lrsa, lrsa]", 22, "['lrsa', 'lrsa'] is no pair of arms"),
+        ("- [lrsa, off]", "- [{a: 1}, off]", 22, "[{'a': 1}, 'off'] is no pair of arms"),
+        ("compare:\n  - [lrsa, off]", "compare: 5", 22, "compare: a list of lists is expected"),
+        ("compare:", "inputs: 5\ncompare:", 22, "inputs: a list of lists is expected"),
+        ("num_fusion_layers: 1", "num_fusion_layers: .inf", 21, "num_fusion_layers: inf is no number"),
+        ("num_fusion_layers: 1", "num_fusion_layers: [1]", 21, "num_fusion_layers: a single value is expected"),
+        ("num_fusion_layers: 1", "[a]: 1", 21, "a list or a mapping is no key"),
         ("lrsa: {", "lrsa: {unlabelled: more.jsonl, ", 21, "'more.jsonl': a suite knows '@others' alone"),
     ],
 )
@@ -107,7 +123,16 @@ def test_bad_input_is_told_with_its_line(suite_file, old, new, line, told):
     assert said.startswith(f"{suite_file}:{line}: ") and told in said
 
 
+def test_arms_that_learn_in_a_circle(suite_file):
+    text = suite_file.read_text().replace("lrsa: {", "lrsa: {teacher: '@off', ")
+    suite_file.write_text(text.replace("off: {", "off: {teacher: ['@lrsa/*', elsewhere], "))
+    said = problem(suite_file)
+    assert said.startswith(f"{suite_file}:2") and said.endswith(": somebody has to begin.")
+    assert "off teaches lrsa" in said and "lrsa teaches off" in said
+
+
 def test_missing_keys_and_files(suite_file, tmp_path):
+    assert problem(tmp_path) == f"{tmp_path}: can't be read (Is a directory); name the file of a suite."
     assert problem(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: no such suite."
     suite_file.write_text(suite_file.read_text().replace("seeds: [1, 2]\n", ""))
     assert problem(suite_file) == f"{suite_file}: seeds is missing or empty."
