@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from modeling_lrsa import LRSAForMABSA
-from modeling_lrsa.predictor import predict_posts
+from modeling_lrsa.predictor import predict_posts, prepare_for_model
 from modeling_lrsa.training import load_model, load_split, train
 from modeling_lrsa.training_record import device, versions
 from processing import LRSAProcessor, PostError
@@ -115,6 +115,7 @@ def run_cell(
         for split in ("validation", "test"):
             hashes[split] = suite.check_split(data_root, cell.dataset, split)
             posts = load_split(replace(arguments[1], data=str(data)), split)
+            prepare_for_model(model, processor, posts, lexicon=arguments[1].lexicon)  # the cache may be empty
             with stopwatch(seconds, split):
                 scores[split], predictions[split] = score_split(model, processor, posts, arguments)
         for kept in suite.inputs:

@@ -91,15 +91,16 @@ def count_row(row: Row, posts: Posts) -> dict[str, Any]:
         posts: those of the test split, in the order of the results.
 
     Returns:
-        `seeds`; `kinds`: number of each of `KINDS`; `slices`: by name `[right, found, gold]` aspects; `confusion`: by
-        gold polarity the number of each polarity found on the exact span, and `-` where it was not; `bins`: for each
-        tenth of `score` `[aspects, sum of scores, right]`.
+        `seeds`; `kinds`: number of each of `KINDS`; `slices`: by name, for each seed, `[right, found, gold]` aspects;
+        `confusion`: by gold polarity the number of each polarity found on the exact span, and `-` where it was not;
+        `bins`: for each tenth of `score` `[aspects, sum of scores, right]`.
     """
-    kinds, slices = Counter(), defaultdict(lambda: [0, 0, 0])
+    seeds = sorted(row.runs)
+    kinds, slices = Counter(), defaultdict(lambda: [[0, 0, 0] for _ in seeds])
     confusion = defaultdict(Counter)
     bins = [[0, 0.0, 0] for _ in range(BINS)]
-    for run in row.runs.values():
-        joint, _ = unpack_predictions(run["predictions"]["test"], [gold for *_, gold in posts])
+    for index, seed in enumerate(seeds):
+        joint, _ = unpack_predictions(row.runs[seed]["predictions"]["test"], [gold for *_, gold in posts])
         for (_, source, gold), found in zip(posts, joint, strict=True):
             for kind, aspect in kinds_of(found, gold):
                 kinds[kind] += 1
@@ -110,15 +111,15 @@ def count_row(row: Row, posts: Posts) -> dict[str, Any]:
                 place[1] += aspect["score"]
                 place[2] += kind == "right"
                 for name in slices_of(source, aspect):
-                    slices[name][0] += kind == "right"
-                    slices[name][1] += 1
+                    slices[name][index][0] += kind == "right"
+                    slices[name][index][1] += 1
             at = {(a["start"], a["end"]): a["polarity"] for a in found}
             for aspect in gold:
                 confusion[aspect["polarity"]][at.get((aspect["start"], aspect["end"]), "-")] += 1
                 for name in slices_of(source, aspect):
-                    slices[name][2] += 1
+                    slices[name][index][2] += 1
     return {
-        "seeds": sorted(row.runs),
+        "seeds": seeds,
         "kinds": {kind: kinds[kind] for kind in KINDS},
         "slices": dict(sorted(slices.items())),
         "confusion": {gold: dict(sorted(found.items())) for gold, found in sorted(confusion.items())},

@@ -93,7 +93,7 @@ def compare(suite: Suite, rows: list[Row]) -> list[tuple[Row, Row, list[int], fl
 
 
 def cost_table(suite: Suite, rows: list[Row]) -> str:
-    """What a run costs, as means over seeds: processor time, which other work on the machine changes little."""
+    """What a run costs, as medians over seeds: processor time, which other work on the machine lengthens, too."""
     lines = []
     for row in rows:
         runs = list(row.runs.values())
@@ -105,9 +105,9 @@ def cost_table(suite: Suite, rows: list[Row]) -> str:
                 row.baseline,
                 row.arm,
                 f"{runs[0]['parameters']['trainable'] / 1e6:.1f} of {runs[0]['parameters']['total'] / 1e6:.1f}",
-                f"{np.mean([run['seconds']['train']['processor'] for run in runs]) / 60 / epochs:.1f}",
-                f"{1000 * np.mean([run['seconds']['test']['processor'] for run in runs]) / posts:.0f}",
-                f"{np.mean([run['peak_memory_mb']['process'] for run in runs]) / 1000:.1f}",
+                f"{np.median([run['seconds']['train']['processor'] for run in runs]) / 60 / epochs:.1f}",
+                f"{1000 * np.median([run['seconds']['test']['processor'] for run in runs]) / posts:.0f}",
+                f"{np.median([run['peak_memory_mb']['process'] for run in runs]) / 1000:.1f}",
                 "; ".join(sorted({run["device"]["name"] for run in runs})),
             ]
         )

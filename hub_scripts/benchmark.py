@@ -31,7 +31,9 @@ def benchmark(argv: list[str]) -> int:
     )
     parser.add_argument("--keep-models", action="store_true", help=f"keep the models, in {Places.runs}")
     parser.add_argument(
-        "--errors", action="store_true", help="count the errors of the models, draw the figures of docs, and end"
+        "--errors",
+        action="store_true",
+        help="count the errors of the models, draw figures (in docs, or beside other results), and end",
     )
     parser.add_argument("--tables", action="store_true", help="make the tables of README.md and docs anew, and end")
     args = parser.parse_args(argv)
@@ -55,7 +57,8 @@ def benchmark(argv: list[str]) -> int:
         if not (rows := read_rows(suite, places.results)):
             raise PostError(f"{places.results / suite.name}: holds no result yet; run the suite.")
         errors = count_errors(suite, rows, places.data_root)
-        written = [write_errors(places.results, suite, errors), *write_figures(Path("docs"), suite.name, rows, errors)]
+        figures = Path("docs") if places.results == Places.results else places.results / suite.name
+        written = [write_errors(places.results, suite, errors), *write_figures(figures, suite.name, rows, errors)]
         print("\n".join(map(str, written)))
         return 0
     left = run_cells(suite, cells, places, args.processes, args.keep_models, show_progress())

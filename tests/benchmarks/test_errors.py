@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks.errors import (
@@ -82,7 +83,10 @@ def test_counts_of_a_row_add_up_over_seeds():
     assert counts["confusion"]["positive"] == {"-": 1, "neutral": 1, "positive": 2}
     assert counts["confusion"]["negative"] == {"-": 1, "negative": 1}
     # A slice counts what is found by what was found there, and gold by what is there.
-    assert counts["slices"]["1 word"] == [2, 5, 4] and counts["slices"]["2 words"] == [2, 2, 4]
+    slices = {name: np.sum(counts["slices"][name], axis=0).tolist() for name in ("1 word", "2 words")}
+    assert slices == {"1 word": [2, 5, 4], "2 words": [2, 2, 4]}
+    assert [len(seeds) for seeds in counts["slices"].values()] == [2] * len(counts["slices"])
+    assert counts["slices"]["2 words"][0][0] == 2, "the first seed has all right"
     assert counts["bins"][5] == [5, 2.75, 3]
     assert counts["bins"][9] == [2, 1.95, 1]  # 0.95 and 1.0
     assert sum(number for number, *_ in counts["bins"]) == 7

@@ -96,7 +96,7 @@ Where weights are chosen by the validation split, its figures are a little too g
 
 ### Over seeds, and against the baseline
 
-No benchmark was run with these settings on these posts: .*?
+No benchmark with these settings on these posts is at hand, .*?
 
 ## Limits and risks
 
@@ -287,7 +287,7 @@ def test_what_a_benchmark_found_is_shown(run, rules):
     record = read_record(run / "model")
     text = render_card(run / "model", "someone/model", record=record, benchmark="| TABLE |", caveats="*CAVEAT*")
     assert "### Over seeds, and against the baseline\n\n| TABLE |\n\n## Limits" in text and "\n\n*CAVEAT*\n\n" in text
-    assert "No benchmark was run" not in text and "\n\n\n" not in text
+    assert "No benchmark with" not in text and "\n\n\n" not in text
 
 
 @pytest.mark.slow
