@@ -274,14 +274,19 @@ def train(
         model, processor = build_model(model_arguments)
         model.to(args.device)  # frozen parts compute there
         lexicon = data_arguments.lexicon
+        parts = [posts["train"]]
         if unlabelled:
             found = label_posts(concatenate_datasets(unlabelled), args.teacher, load_model, args.device, lexicon)
-            posts["train"] = concatenate_datasets([posts["train"], found])
-        data = {}
-        for split in ("train", "validation"):
-            data[split] = prepare_for_model(model, processor, posts[split], lexicon=lexicon)
+            parts += [found] if len(found) else []
+        # Each part by itself: other runs have cached the same.
+        *prepared, validation = (
+            prepare_for_model(model, processor, part, lexicon=lexicon) for part in (*parts, posts["validation"])
+        )
         if args.teacher:
-            data["train"] = add_teachers(data["train"], posts["train"], args.teacher, load_model, args.device, lexicon)
+            prepared = [
+                add_teachers(data, part, args.teacher, load_model, args.device, lexicon)
+                for data, part in zip(prepared, parts)
+            ]
     if plain_attention:
         model.set_attn_implementation("eager")
     trained = choose_trained(model, model_arguments)
@@ -293,8 +298,8 @@ def train(
     trainer = LRSATrainer(
         model=trained,
         args=args,
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
+        train_dataset=concatenate_datasets(prepared),
+        eval_dataset=validation,
         data_collator=collator_for(model, processor),
         processing_class=processor,
         callbacks=callbacks,

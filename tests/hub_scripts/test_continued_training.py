@@ -142,7 +142,7 @@ def test_unlabelled_posts_get_their_labels_from_the_teacher(baseline, text_folde
         return load_file(tmp_path / output / "model" / "model.safetensors")
 
     first, second = student("one", data=posts_folder, unlabelled=given), student("two", data=labelled)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)  # the teacher is asked in other batches
     record = json.loads((tmp_path / "one" / "results.json").read_text())
     assert record["data"]["unlabelled 1"]["posts"] == 4 and record["data"]["train"]["posts"] == 4
     assert record["arguments"]["unlabelled"] is True and record["arguments"]["teachers"] == 1
