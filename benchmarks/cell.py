@@ -4,6 +4,7 @@ python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --
 """
 
 import argparse
+import os
 import resource
 import shutil
 import subprocess
@@ -169,7 +170,8 @@ def remove_leftovers(path: Path, training: Path) -> None:
 def keep(training: Path, run: Path) -> None:
     """Moves a trained model, and the record of its training, to the folder of the run."""
     model = run / "model"
-    model.unlink() if model.is_symlink() else shutil.rmtree(model, ignore_errors=True)
+    if os.path.lexists(model):
+        model.rename(training / "former model")
     for name in ("results.json", "model"):
         (training / name).rename(run / name)
     shutil.rmtree(training)

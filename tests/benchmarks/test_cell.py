@@ -277,6 +277,29 @@ def test_a_kept_model_stays_until_there_is_a_new_one(one, data_root, tmp_path, m
     assert "model.safetensors" in os.listdir(kept) and "of a former run" not in os.listdir(kept)
 
 
+@pytest.mark.parametrize("former", ["folder", "link", "dangling link"])
+def test_a_run_killed_while_it_deletes_the_former_model_has_the_new_one(former, tmp_path, monkeypatch):
+    run, training, elsewhere = tmp_path / "seed1", tmp_path / "seed1" / "training", tmp_path / "elsewhere"
+    (training / "model").mkdir(parents=True)
+    (training / "model" / "new").touch()
+    (training / "results.json").touch()
+    if former == "folder":
+        (run / "model").mkdir()
+    else:
+        (run / "model").symlink_to(elsewhere)
+    if former == "link":
+        elsewhere.mkdir()
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        cell_module.keep(training, run)
+    assert os.listdir(run / "model") == ["new"]
+    assert elsewhere.is_dir() == (former == "link")
+
+
 def test_the_commit_is_that_of_the_package_alone(tmp_path, monkeypatch):
     assert len((cell_module.commit() or "").rstrip("+")) == 40
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
