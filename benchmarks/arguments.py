@@ -4,8 +4,9 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
+from modeling_lrsa.model_to_train import ModelArguments
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments
+from modeling_lrsa.training_posts import DataArguments
 
 
 Arguments = tuple[ModelArguments, DataArguments, LRSATrainingArguments]

@@ -4,7 +4,6 @@ python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --
 """
 
 import argparse
-import os
 import resource
 import shutil
 import subprocess
@@ -23,12 +22,15 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from modeling_lrsa import LRSAForMABSA
+from modeling_lrsa.loading import load_model
 from modeling_lrsa.predictor import predict_posts, prepare_for_model
-from modeling_lrsa.training import load_model, load_split, train
+from modeling_lrsa.training import train
+from modeling_lrsa.training_posts import load_split
 from modeling_lrsa.training_record import device, versions
 from processing import LRSAProcessor, PostError
 from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
+from processing.writing import whole_folder
 
 from .arguments import Arguments, parse_arguments
 from .result_file import (
@@ -169,11 +171,9 @@ def remove_leftovers(path: Path, training: Path) -> None:
 
 def keep(training: Path, run: Path) -> None:
     """Moves a trained model, and the record of its training, to the folder of the run."""
-    model = run / "model"
-    if os.path.lexists(model):
-        model.rename(training / "former model")
-    for name in ("results.json", "model"):
-        (training / name).rename(run / name)
+    (training / "results.json").replace(run / "results.json")
+    with whole_folder(run / "model") as model:
+        (training / "model").rename(model)
     shutil.rmtree(training)
 
 

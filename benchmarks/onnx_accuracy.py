@@ -15,9 +15,9 @@ import onnxruntime
 import torch
 from datasets import concatenate_datasets
 
+from modeling_lrsa.loading import load_model
 from modeling_lrsa.onnx_export import export_onnx
 from modeling_lrsa.predictor import predict_batch
-from modeling_lrsa.training import load_model
 from processing import LRSAOnnxPredictor, compute_mabsa_metrics, load_posts
 from processing.posts import gold_aspects
 

@@ -52,8 +52,8 @@ def measure(student: str, lrsa: str) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from modeling_lrsa.chunk_predictor import SCHEMA, count
+    from modeling_lrsa.loading import load_model
     from modeling_lrsa.predictor import Predictor
-    from modeling_lrsa.training import load_model
     from processing import load_posts, save_posts
     from processing.chunks import ChunkReader, cut
     from processing.parts import Answered, Parts

@@ -11,9 +11,11 @@ import regex
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
 
 from hub_scripts.terminal import read_recipe, show_progress
+from modeling_lrsa.model_to_train import ModelArguments
 from modeling_lrsa.predictor import predict_posts
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, evaluate, train
+from modeling_lrsa.training import evaluate, train
+from modeling_lrsa.training_posts import DataArguments
 from processing import compute_mabsa_metrics, load_posts
 from processing.posts import gold_aspects
 

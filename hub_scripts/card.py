@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.model_tables import benchmark_of
+from modeling_lrsa.loading import load_model
 from modeling_lrsa.model_card import EXAMPLE_POSTS, read_record, render_card
-from modeling_lrsa.training import load_model
 from processing import MABSAPipeline
 
 

@@ -10,11 +10,13 @@ from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
 from modeling_lrsa.converted_folder import DEFAULT_TOKENIZER, convert_to_folder
+from modeling_lrsa.loading import load_model
+from modeling_lrsa.model_to_train import ModelArguments
 from modeling_lrsa.pretrained_parts import PartError
 from modeling_lrsa.trainer import LRSATrainingArguments
-from modeling_lrsa.training import DataArguments, ModelArguments, load_model
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
+from modeling_lrsa.training_posts import DataArguments
 from processing import PostError, load_posts
 from processing.writing import writable_folder, write_whole
 

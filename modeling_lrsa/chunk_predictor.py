@@ -14,8 +14,8 @@ from processing.linguistics import load_annotator
 from processing.parts import Answered
 from processing.posts import stored_picture
 
+from .loading import load_model
 from .predictor import Predictor
-from .training import load_model
 
 
 TASKS = ("mabsa", "mate", "masc")

@@ -19,9 +19,9 @@ from processing.writing import whole_folder
 from .backbones_lrsa import load_vision_model, measure_vision_model
 from .configuration_lrsa import LRSAConfig
 from .conversion import ADDED_TOKENS, CheckpointError, added_tokens, check_positions, convert
+from .model_to_train import ModelArguments, build_model
 from .modeling_lrsa import LRSAForMABSA
 from .pretrained_parts import resolve_part
-from .training import ModelArguments, build_model
 
 
 DEFAULT_TOKENIZER = "facebook/bart-base"

@@ -28,13 +28,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     fresh, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("new", "former"))
     try:
         yield fresh
-        if folder.exists():
+        if os.path.lexists(folder):
             folder.rename(former)
         fresh.rename(folder)
     finally:
-        if former.exists() and not folder.exists():
+        if os.path.lexists(former) and not os.path.lexists(folder):
             former.rename(folder)
         shutil.rmtree(fresh, ignore_errors=True)
+        if former.is_symlink():
+            former.unlink()
         shutil.rmtree(former, ignore_errors=True)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, pipeline
 
+from modeling_lrsa.model_to_train import ModelArguments, build_model
 from modeling_lrsa.onnx_export import export_onnx
-from modeling_lrsa.training import ModelArguments, build_model
 from processing import LRSAOnnxPredictor, load_posts
 from processing.preparation import prepare_posts
 

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from hub_scripts.cli import main
 from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.frozen_states import collator_for
+from modeling_lrsa.loading import load_model
 from modeling_lrsa.predictor import prepare_for_model
 from modeling_lrsa.soft_targets import add_teachers
-from modeling_lrsa.training import DataArguments, load_model, load_split
+from modeling_lrsa.training_posts import DataArguments, load_split
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def plain(rows):
 
 @pytest.fixture(scope="module")
 def expected(picture_model, posts, tmp_path_factory):
-    from modeling_lrsa.training import load_model
+    from modeling_lrsa.loading import load_model
 
     data = load_posts(posts)
     found = predictor.predict_posts(*load_model(str(picture_model)), data)

@@ -10,8 +10,8 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hub_scripts import commands
 from hub_scripts.cli import main
+from modeling_lrsa.model_to_train import build_model
 from modeling_lrsa.trainer import LRSATrainer
-from modeling_lrsa.training import build_model
 from processing import compute_mabsa_metrics
 
 

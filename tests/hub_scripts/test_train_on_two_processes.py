@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, BartConfig, BartModel
 
 from hub_scripts.cli import main
 from modeling_lrsa import LRSAForMABSA
-from modeling_lrsa.training import load_model
+from modeling_lrsa.loading import load_model
 from processing import LRSAProcessor
 
 
@@ -102,6 +102,6 @@ def test_bad_input_is_told_by_one_process(tmp_path, monkeypatch, capfd):
 def test_processes_that_would_train_side_by_side(recipe, tmp_path, monkeypatch, capfd):
     """Launched for GPUs where there is none, each process would train a model of its own."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("modeling_lrsa.training.load_posts", None)
+    monkeypatch.setattr("modeling_lrsa.training_posts.load_posts", None)
     assert main(["train", str(recipe), "--output_dir", str(tmp_path), "--use_cpu", "false"]) == 2
     assert "use_cpu: true" in capfd.readouterr().err

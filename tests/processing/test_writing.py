@@ -58,6 +58,16 @@ def test_a_folder_takes_the_place_of_a_former_one(folder):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_folder_takes_the_place_of_a_link_and_leaves_what_it_leads_to(folder, tmp_path, dangling):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere" if dangling else folder)
+    save_whole(link, Part("a"))
+    assert not link.is_symlink() and contents(link) == {"a": "new"}
+    assert contents(folder) == {"a": "old", "old": "old"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_an_error_leaves_the_former_one(folder, error):
     with pytest.raises(type(error)):
