@@ -4,6 +4,7 @@ python -m benchmarks.cell SUITE.yaml CELL/seedK --data-root DIR --results DIR --
 """
 
 import argparse
+import json
 import resource
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ from processing.writing import whole_folder
 from .arguments import Arguments, parse_arguments
 from .result_file import (
     LESSONS,
+    TEACHERS,
     UNLABELLED,
     VERSION,
     DamagedResult,
@@ -65,7 +67,7 @@ def claim(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(f".{path.stem}.lock"), timeout=0):
+        with FileLock(path.with_name(f".{path.stem}.lock"), timeout=1):  # who only asks for the state lets go at once
             yield
     except Timeout as error:
         raise Running from error
@@ -147,6 +149,7 @@ def run_cell(
             result[UNLABELLED] = others
         if lessons := suite.lessons_of(cell):
             result[LESSONS] = lessons
+            result[TEACHERS] = teacher_scores(suite, cell, runs)
         result |= {name: trained[name] for name in ("parameters", "best_step")}
         result["curve"] = [rounded(entry, "eval_") for entry in trained["curve"]]
         result["gates"] = rounded(trained["gates"])
@@ -185,6 +188,15 @@ def teacher_folders(suite: Suite, cell: Cell, runs: Path) -> list[str]:
         for name in cell.given_teachers
         for folder in ([str(runs / one.place / "model") for one in known[name]] if name in known else [name])
     ]
+
+
+def teacher_scores(suite: Suite, cell: Cell, runs: Path) -> dict[str, float]:
+    """Returns the validation JMASA F1 of each model that a cell learns from: one trained again may have another."""
+    scores = {}
+    for one in (teacher for teachers in suite.teachers_of(cell).values() for teacher in teachers):
+        record = (runs / one.place / "model").resolve().with_name("results.json")
+        scores[f"{one.name}/seed{one.seed}"] = round(json.loads(record.read_text())["validation"]["jmasa_f1"], 4)
+    return scores
 
 
 def train_cell(

@@ -21,6 +21,9 @@ KEYS = (
 UNLABELLED = "unlabelled"
 # Where it has learnt from other runs of its suite, their seeds and arguments.
 LESSONS = "lessons"
+# And the validation JMASA F1 of the models that taught it.
+TEACHERS = "teachers"
+OPTIONAL = (UNLABELLED, LESSONS, TEACHERS)
 Aspects = list[list[dict[str, Any]]]
 
 
@@ -30,9 +33,9 @@ class DamagedResult(ValueError):
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Writes a result, an entry a line, and of the predictions an entry of each split a line."""
-    if wrong := set(KEYS) ^ set(result) - {UNLABELLED, LESSONS}:
+    if wrong := set(KEYS) ^ set(result) - {*OPTIONAL}:
         raise ValueError(f"{path}: {sorted(wrong)[0]} is missing or unknown.")
-    lines = {key: _line(result[key]) for key in (*KEYS, UNLABELLED, LESSONS) if key in result}
+    lines = {key: _line(result[key]) for key in (*KEYS, *OPTIONAL) if key in result}
     lines["predictions"] = _mapping(
         {split: _mapping({key: _line(value) for key, value in packed.items()})
          for split, packed in result["predictions"].items()}

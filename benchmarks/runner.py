@@ -134,26 +134,21 @@ def run_cells(
     Returns:
         What is to be said of the cells that still have no result.
     """
-    todo, left = [], {}
+    todo, again, left = [], [], {}
     for cell in cells:
         state, _ = state_of(suite, cell, places)
         if state == "half-written":
             print(f"{result_path(places.results, cell)}: is half-written, of a run that was killed; it is run again.")
-        if state != "done":
+        if state != "done" and not take_over(suite, cell, places):
             todo.append(cell)
-    students = Counter(teacher for cell in todo for teacher in teachers_of(suite, cell))
-    outside = [cell for cell in students if cell not in cells and state_of(suite, cell, places)[0] == "to do"]
-    taken = {cell for cell in [*todo, *outside] if take_over(suite, cell, places)}
-    todo = [cell for cell in todo if cell not in taken]
+        elif keep_models and not find_model(suite, cell, places):
+            again.append(cell)
+    trained, students = with_teachers(suite, [*todo, *again], places)
     for folder in (places.results, places.runs):
         writable_folder(folder)
-    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do.")
-    teachers = [cell for cell in students if cell not in todo and not find_model(suite, cell, places)]
-    if keep_models:
-        for cell in taken:
-            find_model(suite, cell, places)
-    kept = set(students) | (set(todo) if keep_models else set())
-    trained = [*teachers, *todo]
+    models = f", and {len(again)} to train again for their models" if again else ""
+    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do{models}.")
+    kept = set(students) | ({*todo, *again} if keep_models else set())
     pool = Pool(suite, places, processes, kept, trained)
     with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:
         for number, (cell, problem, minutes) in enumerate(pool.finished(), 1):
@@ -170,6 +165,21 @@ def run_cells(
                 if not students[teacher] and mine and not keep_models:
                     shutil.rmtree(places.runs / teacher.place, ignore_errors=True)
     return {cell: told for cell, told in left.items() if cell in cells}
+
+
+def with_teachers(suite: Suite, todo: list[Cell], places: Places) -> tuple[list[Cell], Counter[Cell]]:
+    """Returns what is to be trained, teachers without a model ahead of the others, and each teacher's students."""
+    trained, students = list(todo), Counter()
+    for cell in trained:  # and the teachers that are found on the way
+        for teacher in teachers_of(suite, cell):
+            students[teacher] += 1
+            if teacher in trained:
+                continue
+            if state_of(suite, teacher, places)[0] == "to do":
+                take_over(suite, teacher, places)
+            if not find_model(suite, teacher, places):
+                trained.append(teacher)
+    return [*trained[len(todo) :], *todo], students
 
 
 class Process(NamedTuple):

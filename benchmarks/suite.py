@@ -287,7 +287,7 @@ def read_suite(path: str | Path) -> Suite:
     if missing := [key for key in REQUIRED if not given.get(key)]:
         raise PostError(f"{path}: {missing[0]} is missing or empty.")
     _check(path, given)
-    suite = Suite(path, **({"about": ""} | given))
+    suite = Suite(path, **({"about": ""} | {key: value for key, value in given.items() if value is not None}))
     for baseline in suite.baselines:
         suite.check_teachers(baseline)
     return suite
@@ -297,6 +297,8 @@ def _check(path: Path, given: Mapping) -> None:
     def fail(key: str, problem: str, line: int | None = None):
         raise PostError(f"{path}:{line or given.lines[key]}: {key}: {problem}.")
 
+    if not isinstance(given.get("about") or "", str):
+        fail("about", "a sentence is expected")
     for key in ("recipe", "datasets", "baselines", "arms"):
         if not isinstance(given[key], Mapping):
             fail(key, "a mapping is expected")

@@ -117,11 +117,11 @@ def cost_table(suite: Suite, rows: list[Row]) -> str:
 
 
 def summary_table(suite: Suite, rows: list[Row]) -> str:
-    """Test JMASA F1 of all arms side by side, and their first comparison."""
-    differences = {}
-    for first, second, _, difference, p in compare(suite, rows):
+    """Test JMASA F1 of all arms side by side, and their first comparison, its p-values corrected for all."""
+    differences, found = {}, compare(suite, rows)
+    for (first, second, _, difference, _), q in zip(found, holm([p for *_, p in found])):
         if [first.arm, second.arm] == suite.compare[0]:
-            differences[first.dataset, first.baseline] = f"{difference:+.2f} (p = {p:.4f})"
+            differences[first.dataset, first.baseline] = f"{difference:+.2f} ({q:.4f})"
     scores = {}
     for row in rows:
         values = [run["scores"]["test"]["jmasa_f1"] for run in row.runs.values()]
@@ -131,7 +131,7 @@ def summary_table(suite: Suite, rows: list[Row]) -> str:
     for place in dict.fromkeys((row.dataset, row.baseline) for row in rows):
         cells = [scores.get((*place, arm), "–") for arm in arms]
         lines.append([place[0], place[1], *cells, differences.get(place, "–")])
-    difference = " − ".join(suite.compare[0]) if suite.compare else "difference"
+    difference = f"{' − '.join(suite.compare[0])} (p, Holm)" if suite.compare else "difference"
     return _table(["test JMASA F1 (seeds)", "baseline", *arms, difference], lines)
 
 

@@ -172,6 +172,8 @@ def test_train_posts_of_the_other_set_are_learnt_from_without_labels(suite_file,
     with pytest.raises(PostError, match=r"seed1\.json: was made with other unlabelled posts than .*; delete the file"):
         check_result(suite, student, Path("seed1.json"), result | {"unlabelled": {"other": "0"}})
     assert result["lessons"] == {"@lrsa": {"seeds": [1], "arguments": teacher.arguments}}
+    taught = read_result(result_path(places[1], teacher))["scores"]["validation"]["jmasa_f1"]
+    assert result["teachers"] == {"tiny-vlp-lrsa/seed1": pytest.approx(taught, abs=1e-3)}
     for lessons in ({}, {"@lrsa": {"seeds": [2], "arguments": teacher.arguments}}):
         with pytest.raises(PostError, match=r"seed1\.json: was made with other teachers than .*; delete the file"):
             check_result(suite, student, Path("seed1.json"), result | {"lessons": lessons})

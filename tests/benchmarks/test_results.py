@@ -9,6 +9,7 @@ import pytest
 from benchmarks.errors import count_errors, errors_path, read_errors
 from benchmarks.result_file import count_right, plain, read_result, score, unpack_predictions
 from benchmarks.rows import read_rows
+from benchmarks.runner import check_result
 from benchmarks.suite import file_hash, read_suite
 from benchmarks.tables import DOCUMENTS, SUITES, render
 from processing import compute_mabsa_metrics, load_posts
@@ -54,8 +55,7 @@ def test_committed_results_are_small_and_belong_to_their_suite(path):
     suite = read_suite(SUITES / f"{path.parts[-3]}.yaml")
     (cell,) = suite.cells(f"{path.parent.name}/{path.stem}")
     assert (result["suite"], result["cell"], result["seed"]) == (cell.suite, cell.name, cell.seed)
-    assert result["arguments"] == cell.arguments
-    assert result["data"] == dict(suite.datasets[cell.dataset])
+    check_result(suite, cell, path, result)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("llm/*.json")), ids=lambda path: path.stem)

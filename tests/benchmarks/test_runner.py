@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.cell import claim, result_path
 from benchmarks.result_file import read_result
-from benchmarks.runner import Places, Pool, find_model, run_cells, take_over
+from benchmarks.runner import Places, Pool, find_model, run_cells, take_over, with_teachers
 from benchmarks.suite import read_suite
 from hub_scripts.cli import main
 
@@ -303,6 +303,32 @@ def test_the_models_that_an_earlier_command_kept_stay(finished, suite_file, data
     )
     assert len(left) == 1, "an empty folder is no teacher"
     assert kept.is_dir()
+
+
+def test_teachers_of_teachers_are_trained_where_no_model_is(finished, suite_file, data_root, place):
+    arms = (
+        "  student: {num_fusion_layers: 0, teacher: '@lrsa'}\n  heir: {num_fusion_layers: 0, teacher: '@student/*'}\n"
+    )
+    suite_file.write_text(suite_file.read_text().replace("compare:", f"{arms}compare:"))
+    shutil.copytree(finished[1], "results")
+    suite, places = read_suite(suite_file), Places(data_root, Path("results"), Path("runs"))
+    (heir,), students, lrsa = (suite.cells(f"tiny-vlp-{name}") for name in ("heir/seed1", "student", "lrsa"))
+    (place / "runs" / students[1].place / "model").mkdir(parents=True)
+    trained, numbers = with_teachers(suite, [heir], places)
+    assert trained == [students[0], lrsa[0], heir] and numbers == dict.fromkeys([*students, lrsa[0]], 1)
+
+
+def test_a_model_that_is_to_be_kept_is_trained_again_where_its_result_is_there(finished, suite_file, data_root, capfd):
+    shutil.copytree(finished[1], "results")
+    path = Path("results/small/tiny-vlp-off/seed1.json")
+    former = path.stat().st_mtime_ns
+    assert benchmark(suite_file, data_root, "--only", "*-off/seed1", "--keep-models") == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[0] == "small: 1 of 1 runs have their result, 0 to do, and 1 to train again for their models."
+    assert (Path("runs/benchmark/small/tiny-vlp-off/seed1/model") / "model.safetensors").is_file()
+    assert path.stat().st_mtime_ns == former
+    assert benchmark(suite_file, data_root, "--only", "*-off/seed1", "--keep-models") == 0
+    assert capfd.readouterr().out.startswith("small: 1 of 1 runs have their result, 0 to do.\n")
 
 
 def test_a_cell_runs_behind_the_launcher(suite_file, data_root, place):

@@ -1,5 +1,6 @@
 """Suites: the matrix, and bad input, which is told with file and line."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def test_pattern_that_fits_nothing(suite_file):
         ("num_fusion_layers: 1", "num_fusion_layers: [1]", 21, "num_fusion_layers: a single value is expected"),
         ("num_fusion_layers: 1", "[a]: 1", 21, "a list or a mapping is no key"),
         ("lrsa: {", "lrsa: {unlabelled: more.jsonl, ", 21, "'more.jsonl': a suite knows '@others' alone"),
+        ("about: Do tiny models run?", "about: [1]", 1, "about: a sentence is expected"),
     ],
 )
 def test_bad_input_is_told_with_its_line(suite_file, old, new, line, told):
@@ -121,6 +123,13 @@ def test_bad_input_is_told_with_its_line(suite_file, old, new, line, told):
     suite_file.write_text(text.replace(old, new))
     said = problem(suite_file)
     assert said.startswith(f"{suite_file}:{line}: ") and told in said
+
+
+def test_empty_keys_are_as_none(suite_file):
+    text = suite_file.read_text().replace("compare:\n  - [lrsa, off]", "compare:\ninputs:\nabout:")
+    suite_file.write_text(re.sub("about: .*\n", "", text))
+    suite = read_suite(suite_file)
+    assert (suite.compare, suite.inputs, suite.about) == ([], [], "")
 
 
 def test_arms_that_learn_in_a_circle(suite_file):

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processing import PostError, load_posts
+from processing import PostError, load_posts, save_posts
 from processing.posts import FEATURES, iterate_posts
 
 
@@ -201,6 +201,11 @@ def test_a_published_folder(ending, tmp_path, picture):
         assert rows["id"] == [f"{stem}-{number}" for number in numbers]
         assert rows[0]["image"].size == picture.size and rows[1]["image"] is None
         assert rows["text_rationale"] == rows["image_rationale"] == [None, None]
+    save_posts(posts, tmp_path / "parquet")
+    for name, rows in load_posts(tmp_path / "parquet").items():
+        kept = [column for column in rows.column_names if column != "image"]
+        assert rows.select_columns(kept).to_list() == posts[name].select_columns(kept).to_list()
+        assert rows[0]["image"].tobytes() == posts[name][0]["image"].tobytes() and rows[1]["image"] is None
     (tmp_path / f"dev{ending}").rename(tmp_path / f"val{ending}")
     assert load_posts(tmp_path, "validation")["words"] == posts["validation"]["words"]
 
