@@ -118,7 +118,10 @@ def test_tokens_that_are_added_reach_the_rationale_encoder(tiny, tmp_path, kind,
         logits = model(input_ids=ids, text_rationale_input_ids=ids).logits
         model.save_pretrained(tmp_path)
         loaded = LRSAForMABSA.from_pretrained(tmp_path)
-        assert torch.equal(loaded(input_ids=ids, text_rationale_input_ids=ids).logits, logits)
+        assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+        # Not to the last bit: on some processors that depends on where in memory the weights lie.
+        found = loaded(input_ids=ids, text_rationale_input_ids=ids).logits
+        torch.testing.assert_close(found, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_fusion_on_a_baseline_that_lies_elsewhere(tiny, tmp_path, monkeypatch):
