@@ -104,7 +104,7 @@ def run_cell(
         if former is not None and (kept_model.is_dir() or not keep_model):
             return former
         remove_leftovers(path, training)
-        code = commit()
+        code, taught_by = commit(), teacher_scores(suite, cell, runs)
         hashes = {split: suite.check_split(data_root, cell.dataset, split) for split in ("train", "validation")}
         seconds = {}
         with stopwatch(seconds, "train"):
@@ -149,7 +149,7 @@ def run_cell(
             result[UNLABELLED] = others
         if lessons := suite.lessons_of(cell):
             result[LESSONS] = lessons
-            result[TEACHERS] = teacher_scores(suite, cell, runs)
+            result[TEACHERS] = taught_by
         result |= {name: trained[name] for name in ("parameters", "best_step")}
         result["curve"] = [rounded(entry, "eval_") for entry in trained["curve"]]
         result["gates"] = rounded(trained["gates"])
@@ -193,9 +193,10 @@ def teacher_folders(suite: Suite, cell: Cell, runs: Path) -> list[str]:
 def teacher_scores(suite: Suite, cell: Cell, runs: Path) -> dict[str, float]:
     """Returns the validation JMASA F1 of each model that a cell learns from: one trained again may have another."""
     scores = {}
-    for one in (teacher for teachers in suite.teachers_of(cell).values() for teacher in teachers):
-        record = (runs / one.place / "model").resolve().with_name("results.json")
-        scores[f"{one.name}/seed{one.seed}"] = round(json.loads(record.read_text())["validation"]["jmasa_f1"], 4)
+    for teachers in suite.teachers_of(cell).values():
+        for one in teachers:
+            record = (runs / one.place / "model").resolve().with_name("results.json")
+            scores[f"{one.name}/seed{one.seed}"] = round(json.loads(record.read_text())["validation"]["jmasa_f1"], 4)
     return scores
 
 

@@ -297,7 +297,7 @@ def _check(path: Path, given: Mapping) -> None:
     def fail(key: str, problem: str, line: int | None = None):
         raise PostError(f"{path}:{line or given.lines[key]}: {key}: {problem}.")
 
-    if not isinstance(given.get("about") or "", str):
+    if not isinstance(given.get("about"), str | None):
         fail("about", "a sentence is expected")
     for key in ("recipe", "datasets", "baselines", "arms"):
         if not isinstance(given[key], Mapping):

@@ -5,6 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -239,6 +242,33 @@ def test_two_runs_of_one_result(one, data_root, tmp_path):
     with claim(result_path(tmp_path, cell)), pytest.raises(Running):
         run_cell(suite, cell, data_root, tmp_path, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_look_at_the_state_of_a_run_does_not_take_its_turn(tmp_path):
+    path, looking, looked = tmp_path / "seed1.json", threading.Event(), []
+
+    def look():
+        with claim(path):
+            looking.set()
+            time.sleep(0.2)
+            looked.append(True)
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(look)
+        looking.wait()
+        with claim(path):
+            assert looked
+        done.result()
+
+
+def test_a_teacher_without_its_record_is_told_before_training(suite_file, data_root, tmp_path, monkeypatch):
+    student = "  student: {num_fusion_layers: 0, teacher: '@lrsa'}\ncompare:"
+    suite_file.write_text(suite_file.read_text().replace("compare:", student))
+    suite = read_suite(suite_file)
+    (cell,) = suite.cells("*-student/seed1")
+    monkeypatch.setattr(cell_module, "train_cell", None)
+    with pytest.raises(FileNotFoundError, match=r"tiny-vlp-lrsa/seed1/results\.json"):
+        run_cell(suite, cell, data_root, tmp_path / "results", tmp_path / "runs")
 
 
 def test_two_runs_in_one_folder(one, data_root, tmp_path):
