@@ -135,10 +135,12 @@ class Together:
         return batch
 
     def _compute(self, batch: list[Waiting]) -> None:
-        """Answers requests together; where that fails none, and each is then answered by itself."""
+        """Answers requests together. Where that fails, one alone raises, and several are answered one by one."""
         try:
             answers = iter(self.answer_all([post for request in batch for post in request.posts], batch[0].parameters))
         except Exception:
+            if len(batch) == 1:
+                raise
             return
         for request in batch:
             request.answers = [next(answers) for _ in request.posts]

@@ -10,8 +10,8 @@ from transformers.utils import find_adapter_config_file
 
 from .configuration_lrsa import LRSAConfig
 from .modeling_lrsa import LRSAForMABSA
+from .parameter_parts import part_of
 from .pretrained_parts import resolve_part
-from .trainer import part_of
 
 
 def lora_config(

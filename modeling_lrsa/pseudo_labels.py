@@ -11,19 +11,19 @@ from processing import LRSAProcessor
 from processing.chosen_inputs import with_columns
 
 from .frozen_states import cached_map, weights_key
+from .loading import load_model
 from .modeling_lrsa import LRSAForMABSA
 from .predictor import predict_prepared, prepare_for_model
 
 
 def label_posts(
-    posts: Dataset, teachers: Sequence[str], load, device: torch.device | str = "cpu", lexicon: str | None = None
+    posts: Dataset, teachers: Sequence[str], device: torch.device | str = "cpu", lexicon: str | None = None
 ) -> Dataset:
     """Returns the posts in which the teachers find aspects, labelled with these; what labels they had is not read.
 
     Args:
         posts: from `load_posts`.
         teachers: folders or ids.
-        load: returns the model and the processor of one of them.
         lexicon: as in `prepare_for_model`, for teachers with AoM's modules.
 
     Raises:
@@ -32,7 +32,7 @@ def label_posts(
     posts = with_columns(posts, {"aspects": [None] * len(posts)})
     answers = []
     for name in teachers:
-        model, processor = load(name)
+        model, processor = load_model(name)
         model = model.to(device).eval()
         prepared = prepare_for_model(
             model, processor, posts, lexicon=lexicon if model.config.reads_linguistics else None

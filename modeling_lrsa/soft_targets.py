@@ -9,6 +9,7 @@ from datasets import Dataset, Value
 from processing import LRSAProcessor, PostError
 
 from .frozen_states import cached_map, collator_for, weights_key
+from .loading import load_model
 from .modeling_lrsa import LRSAForMABSA
 from .predictor import prepare_for_model
 
@@ -52,7 +53,6 @@ def add_teachers(
     dataset: Dataset,
     posts: Dataset,
     teachers: Sequence[str],
-    load,
     device: torch.device | str = "cpu",
     lexicon: str | None = None,
 ) -> Dataset:
@@ -65,7 +65,6 @@ def add_teachers(
         dataset: what `prepare_for_model` made of the posts for the student.
         posts: the labelled posts, from `load_posts`.
         teachers: folders or ids.
-        load: returns the model and the processor of one of them.
         lexicon: as in `prepare_for_model`, for teachers with AoM's modules.
 
     Raises:
@@ -73,7 +72,7 @@ def add_teachers(
     """
     total: list[np.ndarray] | None = None
     for name in teachers:
-        model, processor = load(name)
+        model, processor = load_model(name)
         prepared = prepare_for_model(
             model.to(device).eval(), processor, posts, lexicon=lexicon if model.config.reads_linguistics else None
         )

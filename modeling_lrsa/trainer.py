@@ -25,6 +25,7 @@ from .encoder_lrsa import LRSAEncoderOutput
 from .fusion_lrsa import LRSADualCrossAttention
 from .generation_lrsa import READ_BEFORE
 from .model_card import own_card, render_card
+from .parameter_parts import part_of
 from .soft_targets import soft_targets
 from .training_record import versions
 
@@ -322,21 +323,6 @@ def with_stand_ins(inputs: Mapping[str, torch.Tensor], accelerator: Accelerator)
             inputs[name] = like.new_zeros(shape, dtype=torch.float32 if pixels else like.dtype)
             inputs[mask] = like.new_zeros(shape[:1] if pixels else shape)
     return inputs
-
-
-def part_of(name: str, config: LRSAConfig) -> str:
-    """Returns which part a parameter belongs to: `pretrained`, `lora`, `new`, `fusion` or `gate`.
-
-    PEFT's prefixes and infixes in the name do no harm.
-    """
-    if ".lora_" in name:
-        return "lora"
-    if ".fusion." in name:
-        return "gate" if name.endswith((".gate", ".match_bias")) else "fusion"
-    pretrained = [".encoder.text_model.", ".encoder.vision_model.", ".encoder.rationale_model."]
-    if config.text_config.is_encoder_decoder:
-        pretrained.append("model.decoder.")
-    return "pretrained" if any(part in name for part in pretrained) else "new"
 
 
 def gates(model: nn.Module) -> dict[str, float]:

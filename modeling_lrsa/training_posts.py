@@ -9,7 +9,6 @@ from datasets import Dataset, concatenate_datasets
 from processing import LRSAProcessor, PostError, load_posts
 from processing.chosen_inputs import choose_rationales, shuffle_rationales
 
-from .loading import load_model
 from .modeling_lrsa import LRSAForMABSA
 from .predictor import prepare_for_model
 from .pseudo_labels import label_posts
@@ -86,13 +85,10 @@ def prepare_to_train(
     """
     parts = [posts]
     if unlabelled:
-        found = label_posts(concatenate_datasets(unlabelled), teachers, load_model, model.device, lexicon)
+        found = label_posts(concatenate_datasets(unlabelled), teachers, model.device, lexicon)
         parts += [found] if len(found) else []
     # Each part by itself: other runs have cached the same.
     prepared = [prepare_for_model(model, processor, part, lexicon=lexicon) for part in parts]
     if teachers:
-        prepared = [
-            add_teachers(data, part, teachers, load_model, model.device, lexicon)
-            for data, part in zip(prepared, parts)
-        ]
+        prepared = [add_teachers(data, part, teachers, model.device, lexicon) for data, part in zip(prepared, parts)]
     return concatenate_datasets(prepared)

@@ -105,7 +105,7 @@ def test_a_student_learns_from_a_teacher(run_folder, text_folder, posts_folder, 
         model, processor = load_model(str(output / "model"))
         posts = load_split(DataArguments(data=str(posts_folder)), "train")
         assert model.config.num_fusion_layers == 0
-        data = add_teachers(prepare_for_model(model, processor, posts), posts, [str(teacher)], load_model)
+        data = add_teachers(prepare_for_model(model, processor, posts), posts, [str(teacher)])
         batch = collator_for(model, processor)(data.to_list())
         wanted = batch.pop("teacher_probabilities")
         with torch.no_grad():

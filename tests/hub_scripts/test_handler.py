@@ -264,6 +264,11 @@ def test_a_bad_post_fails_its_own_request_alone():
     assert sorted(len(texts) for texts, _ in calls) == [1, 1, 1, 1, 3]
 
 
+def test_a_bad_request_alone_is_not_tried_again():
+    calls, found = gather([(["bad"], {})])
+    assert str(found[0]) == "a bad post" and len(calls) == 1
+
+
 def test_threads_get_what_they_would_get_alone(folder):
     handler = EndpointHandler(str(folder))
     words = TEXT.split()

@@ -57,8 +57,9 @@ def test_posts_are_labelled_with_what_teachers_find(tiny, tmp_path, monkeypatch)
     def load(name):
         return models[name], tiny.processor(models[name])
 
+    monkeypatch.setattr("modeling_lrsa.pseudo_labels.load_model", load)
     for teachers in (["one"], ["one", "two"]):
-        labelled = label_posts(posts, teachers, load)
+        labelled = label_posts(posts, teachers)
         answers = zip(*(predict_posts(*load(name), posts) for name in teachers))
         wanted = {post: found for post, answer in zip(posts["id"], answers) if (found := majority(answer))}
         assert dict(zip(labelled["id"], labelled["aspects"])) == wanted
@@ -79,7 +80,8 @@ def test_a_teacher_labels_the_same_posts_once(tiny, tmp_path, monkeypatch):
     def label(model, rows):
         before = len(asked)
         posts = Dataset.from_list(rows, features=FEATURES)
-        return label_posts(posts, ["it"], lambda name: (model, tiny.processor(model))).to_list(), len(asked) - before
+        monkeypatch.setattr("modeling_lrsa.pseudo_labels.load_model", lambda name: (model, tiny.processor(model)))
+        return label_posts(posts, ["it"]).to_list(), len(asked) - before
 
     rows = tiny.raw_posts()
     first, times = label(models[0], rows)

@@ -164,14 +164,15 @@ def test_a_loss_in_half_precision(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["smoothed", "taught"])
-def test_gradient_accumulation_equals_one_batch(tiny, tmp_path, form):
+def test_gradient_accumulation_equals_one_batch(tiny, tmp_path, monkeypatch, form):
     start = without_dropout(tiny.model(num_fusion_layers=0))
     teacher = tiny.model(num_fusion_layers=1, seed=5)
     processor, posts = tiny.processor(start), posts_of(tiny)
     data = prepare_for_model(start, processor, posts)
     more = {"label_smoothing_factor": 0.3}
     if form == "taught":
-        data, more = add_teachers(data, posts, ["teacher"], lambda name: (teacher, tiny.processor(teacher))), {}
+        loads(tiny, monkeypatch, teacher=teacher)
+        data, more = add_teachers(data, posts, ["teacher"]), {}
     losses = {}
     for size, accumulated in ((8, 1), (2, 4)):
         trainer = trainer_of(
@@ -202,16 +203,22 @@ def test_shares_that_are_none(tmp_path, name):
 # --- teachers
 
 
+def loads(tiny, monkeypatch, **models):
+    """Lets names stand for models in place of folders."""
+    monkeypatch.setattr(module, "load_model", lambda name: (models[name], tiny.processor(models[name])))
+
+
 def test_teachers_read_what_they_were_trained_with(tiny, monkeypatch):
     """A column of bytes that makes a batch's probabilities: those of the teacher, rationales read, labels given."""
     student = tiny.model(num_fusion_layers=0)
     models = {"one": tiny.model(num_fusion_layers=1, seed=5), "two": tiny.model("roberta", seed=6)}
     processors = {name: tiny.processor(model) for name, model in models.items()}
+    loads(tiny, monkeypatch, **models)
     posts, processor = posts_of(tiny), tiny.processor(student)
     data = prepare_for_model(student, processor, posts)
     batches = {}
     for names in (["one"], ["two"], ["one", "two"]):
-        taught = add_teachers(data, posts, names, lambda name: (models[name], processors[name]))
+        taught = add_teachers(data, posts, names)
         batches["+".join(names)] = collator_for(student, processor)([taught[index] for index in range(8)])
     plain = collator_for(models["one"], processors["one"])
     plain = plain(prepare_for_model(models["one"], processors["one"], posts).to_list())
@@ -227,18 +234,16 @@ def test_teachers_read_what_they_were_trained_with(tiny, monkeypatch):
 
     calls = []
     monkeypatch.setattr(models["one"], "forward", lambda **inputs: calls.append(1))
-    again = add_teachers(data, posts, ["one"], lambda name: (models[name], processors[name]))
+    again = [add_teachers(data, posts, ["one"])["teacher_probabilities"] for _ in range(2)]
     assert not calls, "computed once, read from disk after that"
-    assert (
-        again["teacher_probabilities"]
-        == add_teachers(data, posts, ["one"], lambda name: (models[name], processors[name]))["teacher_probabilities"]
-    )
+    assert again[0] == again[1]
     assert module.weights_key(models["one"]) != module.weights_key(models["two"])
 
 
-def test_a_teacher_of_other_columns(tiny):
+def test_a_teacher_of_other_columns(tiny, monkeypatch):
     student, teacher = tiny.model(num_fusion_layers=0), tiny.model(end_points_to="last")
     posts, processor = posts_of(tiny), tiny.processor(student)
     data = prepare_for_model(student, processor, posts)
+    loads(tiny, monkeypatch, **{"runs/other": teacher})
     with pytest.raises(PostError, match="teacher: runs/other points at other columns than the student: take one with"):
-        add_teachers(data, posts, ["runs/other"], lambda name: (teacher, tiny.processor(teacher)))
+        add_teachers(data, posts, ["runs/other"])

@@ -15,7 +15,6 @@ from modeling_lrsa.trainer import (
     LRSATrainingArguments,
     SequenceMetrics,
     gates,
-    part_of,
 )
 from processing import IndexFormat, compute_mabsa_metrics
 from processing.posts import FEATURES
@@ -129,17 +128,6 @@ def test_a_rate_of_zero(tiny, tmp_path, name):
     model = tiny.model(num_fusion_layers=1)
     groups = trainer_of(tiny, model, tmp_path, **RATES | {name: 0.0}).parameter_groups(model)
     assert {group["lr"] for group in groups} == {0.0, *(rate for other, rate in RATES.items() if other != name)}
-
-
-def test_part_of(tiny):
-    for text, decoder in (("bert", "new"), ("bart", "pretrained")):
-        config = tiny.config(text)
-        assert part_of("model.decoder.layers.0.fc1.weight", config) == decoder
-        assert part_of("model.encoder.text_model.embeddings.weight", config) == "pretrained"
-        assert part_of("model.encoder.fusion.0.text.gate", config) == "gate"
-        assert part_of("model.encoder.fusion.0.text.rationale_norm.weight", config) == "fusion"
-        assert part_of("model.encoder.rationale_queries", config) == "new"
-        assert part_of("pointer_head.source_mlp.0.weight", config) == "new"
 
 
 def test_gates(tiny):
