@@ -146,8 +146,13 @@ def run_cells(
     trained, students = with_teachers(suite, [*todo, *again], places)
     for folder in (places.results, places.runs):
         writable_folder(folder)
-    models = f", and {len(again)} to train again for their models" if again else ""
-    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {len(todo)} to do{models}.")
+    numbers = {
+        "to do": len(todo),
+        "to train again for their models": len(again),
+        "to train first, to teach these": len(trained) - len(todo) - len(again),
+    }
+    told = ", ".join(f"{number} {what}" for what, number in numbers.items() if number or what == "to do")
+    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {told}.")
     kept = set(students) | ({*todo, *again} if keep_models else set())
     pool = Pool(suite, places, processes, kept, trained)
     with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:

@@ -164,7 +164,7 @@ def test_a_student_learns_from_another_arm(finished, suite_file, data_root, capf
     former = Path("results/small/tiny-vlp-lrsa/seed1.json").read_text()
     assert benchmark(suite_file, data_root, "--only", "*-student/seed1", "--processes", "2") == 0
     out = capfd.readouterr().out.splitlines()
-    assert out[0] == "small: 0 of 1 runs have their result, 1 to do."
+    assert out[0] == "small: 0 of 1 runs have their result, 1 to do, 1 to train first, to teach these."
     assert out[1].startswith("[1/2] tiny-vlp-lrsa seed 1: ") and out[2].startswith("[2/2] tiny-vlp-student seed 1: ")
     assert Path("results/small/tiny-vlp-lrsa/seed1.json").read_text() == former
     found = read_result(Path("results/small/tiny-vlp-student/seed1.json"))
@@ -324,7 +324,7 @@ def test_a_model_that_is_to_be_kept_is_trained_again_where_its_result_is_there(f
     former = path.stat().st_mtime_ns
     assert benchmark(suite_file, data_root, "--only", "*-off/seed1", "--keep-models") == 0
     out = capfd.readouterr().out.splitlines()
-    assert out[0] == "small: 1 of 1 runs have their result, 0 to do, and 1 to train again for their models."
+    assert out[0] == "small: 1 of 1 runs have their result, 0 to do, 1 to train again for their models."
     assert (Path("runs/benchmark/small/tiny-vlp-off/seed1/model") / "model.safetensors").is_file()
     assert path.stat().st_mtime_ns == former
     assert benchmark(suite_file, data_root, "--only", "*-off/seed1", "--keep-models") == 0
