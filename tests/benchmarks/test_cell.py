@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import benchmarks.cell as cell_module
 from benchmarks.cell import Running, claim, result_path, run_cell, score_split, train_cell
-from benchmarks.result_file import DamagedResult, pack_predictions, plain, read_result, score, unpack_predictions
+from benchmarks.result_file import DamagedResult, plain, read_result, score, unpack_predictions
 from benchmarks.runner import check_result
 from benchmarks.suite import file_hash, read_suite
 from processing import PostError, load_posts
@@ -187,14 +187,6 @@ def test_train_posts_of_the_other_set_are_learnt_from_without_labels(suite_file,
             suite.check_data(root, [cell])
 
 
-def test_gold_spans_that_were_cut_off_have_no_polarity():
-    gold = [[{"start": 5, "end": 6, "polarity": "neutral"}, {"start": 0, "end": 1, "polarity": "positive"}], []]
-    classified = [[{"start": 0, "end": 1, "polarity": "positive", "score": 1.0}], []]
-    packed = pack_predictions(["a", "b"], [[], []], classified, gold)
-    assert packed["masc"] == [[None, 0], []]
-    assert unpack_predictions(packed, gold)[1] == [gold[0][1:], []]
-
-
 def test_the_same_seed_gives_the_same_result(one, data_root, tmp_path):
     suite, cell, path = one
     again = run_cell(suite, cell, data_root, tmp_path / "results", tmp_path / "runs", keep_model=True)
@@ -222,19 +214,6 @@ def test_a_result_stands_and_a_damaged_one_is_made_anew(one, data_root, tmp_path
     run_cell(suite, cell, data_root, tmp_path, tmp_path / "runs")
     assert read_result(own)["scores"] == read_result(path)["scores"]
     assert sorted(file.name for file in own.parent.iterdir() if not file.name.endswith(".lock")) == ["seed1.json"]
-
-
-@pytest.mark.parametrize("damage", ["", "null", "{}", '{"version": 1}', '{"version": 1, "suite": "small"'])
-def test_damaged_results(tmp_path, damage):
-    (tmp_path / "seed1.json").write_text(damage)
-    with pytest.raises(DamagedResult):
-        read_result(tmp_path / "seed1.json")
-
-
-def test_result_of_a_newer_version(tmp_path):
-    (tmp_path / "seed1.json").write_text('{"version": 99}')
-    with pytest.raises(PostError, match="was written by another version of lrsa"):
-        read_result(tmp_path / "seed1.json")
 
 
 def test_two_runs_of_one_result(one, data_root, tmp_path):
