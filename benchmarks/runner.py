@@ -151,8 +151,8 @@ def run_cells(
         "to train again for their models": len(again),
         "to train first, to teach these": len(trained) - len(todo) - len(again),
     }
-    told = ", ".join(f"{number} {what}" for what, number in numbers.items() if number or what == "to do")
-    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {told}.")
+    left_to_do = ", ".join(f"{number} {what}" for what, number in numbers.items() if number or what == "to do")
+    print(f"{suite.name}: {len(cells) - len(todo)} of {len(cells)} runs have their result, {left_to_do}.")
     kept = set(students) | ({*todo, *again} if keep_models else set())
     pool = Pool(suite, places, processes, kept, trained)
     with tqdm(total=len(pool.waiting), desc=suite.name, unit="run", disable=not bar) as progress:
