@@ -62,7 +62,7 @@ class DataCollatorForMABSA:
     def _post(row: dict[str, Any]) -> EncodedPost:
         offsets = [tuple(offset) for offset in row["offsets"]]
         rationales = row.get("image_rationale"), row.get("text_rationale")
-        return EncodedPost(row["text"], offsets, row["word_ids"], row["is_words"], *rationales)
+        return EncodedPost(row["text"], offsets, row["is_words"], row["word_ids"], *rationales)
 
     def _from_posts(self, posts: Sequence[dict[str, Any]]) -> MABSABatch:
         aspects = [post.get("aspects") for post in posts]

@@ -191,7 +191,7 @@ class LRSAProcessor(ProcessorMixin):
                 raise ValueError(f"`{name}` must have one entry for each of the {number} posts.")
 
         max_length = text_kwargs.get("max_length") or self.max_text_length
-        posts = [self._split(entry) for entry in text]
+        posts = [EncodedPost.from_input(entry) for entry in text]
         for post, of_image, of_text in zip(posts, columns["image_rationales"], columns["text_rationales"]):
             post.image_rationale, post.text_rationale = of_image, of_text
         ids = self._encode_texts(posts, max_length, on_long_text)
@@ -214,17 +214,6 @@ class LRSAProcessor(ProcessorMixin):
         if single and not padding and return_tensors is None:
             data = {name: value[0] for name, value in data.items()}
         return MABSABatch(data, tensor_type=return_tensors, posts=posts)
-
-    def _split(self, text: str | Sequence[str]) -> EncodedPost:
-        if isinstance(text, str):
-            return EncodedPost(text, split_words(text), [], False)
-        offsets, position = [], 0
-        for word in text:
-            if not isinstance(word, str) or not word or word.split() != [word]:
-                raise ValueError(f"{word!r} is no word: words are non-empty strings without white space.")
-            offsets.append((position, position + len(word)))
-            position += len(word) + 1
-        return EncodedPost(" ".join(text), offsets, [], True)
 
     def _special_ids(self) -> tuple[list[int], list[int]]:
         """Special tokens in front of and behind a text."""
@@ -269,34 +258,6 @@ class LRSAProcessor(ProcessorMixin):
             post.word_ids = words + [-1] * len(after)
         return rows
 
-    def word_spans(self, aspects: Sequence[dict], post: EncodedPost) -> list[tuple[int, int]]:
-        """Returns the (start, end exclusive) words of aspects given in the units of the post.
-
-        Raises:
-            ValueError: a span lies outside the text, cuts a word, or overlaps another.
-        """
-        starts = {start: i for i, (start, _) in enumerate(post.offsets)}
-        ends = {end: i + 1 for i, (_, end) in enumerate(post.offsets)}
-        length = len(post.offsets) if post.is_words else len(post.text)
-        unit = "words" if post.is_words else "characters"
-        spans = []
-        for aspect in aspects:
-            start, end = aspect["start"], aspect["end"]
-            if not 0 <= start < end <= length:
-                raise ValueError(f"aspect {start}–{end} lies outside the text of {length} {unit}.")
-            if not post.is_words:
-                if start not in starts or end not in ends:
-                    raise ValueError(
-                        f"aspect {post.text[start:end]!r} ({start}–{end}) cuts a word or holds white space at its "
-                        "edge: aspects start and end where words do."
-                    )
-                start, end = starts[start], ends[end]
-            spans.append((start, end))
-        for (_, former_end), (start, _) in zip(sorted(spans), sorted(spans)[1:]):
-            if start < former_end:
-                raise ValueError(f"aspects overlap at word {start}.")
-        return spans
-
     def _encode_aspects(self, aspects: Sequence, posts: list[EncodedPost], task: str) -> dict[str, list]:
         index_format = self.index_format
         label2target = index_format.label2target
@@ -305,7 +266,7 @@ class LRSAProcessor(ProcessorMixin):
             if row is None:  # this post has no gold, so the batch has no labels
                 spans.append([])
                 continue
-            words = self.word_spans(row, post)
+            words = post.word_spans(row)
             columns = [index_format.span_columns(start, end, post.word_ids) for start, end in sorted(words)]
             spans.append([list(pair) for pair in columns if pair is not None])
             polarities = [aspect.get("polarity") for aspect in row]
