@@ -19,18 +19,23 @@ def text_encoder_of(text_model: PreTrainedModel) -> PreTrainedModel:
     return text_model.get_encoder() if text_model.config.is_encoder_decoder else text_model
 
 
-def encoder_layers(text_model: nn.Module) -> nn.ModuleList:
-    """Returns the layers of a text encoder."""
+def encoder_layers(text_model: nn.Module) -> nn.ModuleList | None:
+    """Returns the layers of a text encoder; `None` where it has no list of them, as ALBERT, whose layers are one."""
     number = text_model.config.num_hidden_layers
     for module in text_model.modules():
         for child in module.children():
             if isinstance(child, nn.ModuleList) and len(child) == number:
                 return child
-    raise ValueError(f"{type(text_model).__name__} has no list of {number} layers: use fusion_position='after'.")
+    return None
 
 
-def norm_in_front_of(text_model: nn.Module, layers: nn.ModuleList, depth: int) -> nn.LayerNorm | None:
-    """Returns the layer norm that the input of layer `depth` comes from; `None` in models that normalise later."""
+def norm_in_front_of(text_model: nn.Module, layers: nn.ModuleList | None, depth: int) -> nn.LayerNorm | None:
+    """Returns the layer norm that the input of layer `depth` comes from.
+
+    `None` in models that normalise later, or that have no list of layers.
+    """
+    if layers is None:
+        return None
     inner = {module for layer in layers for module in layer.modules()}
     places = layers[depth - 1].modules() if depth else (m for m in text_model.modules() if m not in inner)
     norms = [module for module in places if isinstance(module, nn.LayerNorm)]

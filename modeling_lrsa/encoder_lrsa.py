@@ -155,6 +155,11 @@ class LRSAEncoder(RationaleReader, ImageBlock, LRSAPreTrainedModel):
 
     def _fuse_before_layers(self):
         layers = encoder_layers(self.text_model)
+        if layers is None:
+            name, wanted = type(self.text_model).__name__, self.config.text_config.num_hidden_layers
+            raise ValueError(
+                f"{name} has no list of {wanted} layers to fuse in front of: use fusion_position='after'."
+            )
         number = self.config.num_fusion_layers
         for depth, layer in enumerate(layers):
             if self.config.fusion_position == "before":
@@ -179,14 +184,14 @@ class LRSAEncoder(RationaleReader, ImageBlock, LRSAPreTrainedModel):
         if not len(fusion):
             return
         text_model = self.text_model
-        layers = encoder_layers(text_model)
-        last = len(layers) - 1
-        depths = {"before": [0] * len(fusion), "after": [last] * len(fusion)}
-        depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
-        done = [
-            initialize_fusion_from_layer(block, layers[depth], norm_in_front_of(text_model, layers, depth))
-            for block, depth in zip(fusion, depths)
-        ]
+        layers, done = encoder_layers(text_model), [False]
+        if layers is not None:
+            depths = {"before": [0] * len(fusion), "after": [len(layers) - 1] * len(fusion)}
+            depths = depths.get(self.config.fusion_position, range(len(layers) - len(fusion), len(layers)))
+            done = [
+                initialize_fusion_from_layer(block, layers[depth], norm_in_front_of(text_model, layers, depth))
+                for block, depth in zip(fusion, depths)
+            ]
         if not all(done):
             name = type(text_model).__name__
             logger.warning(

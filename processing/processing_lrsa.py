@@ -46,6 +46,13 @@ class _PartsInUse:
         return lambda: ["image_processor", "tokenizer"]
 
 
+def begins_words(tokenizer) -> bool:
+    """Whether a word that is tokenised by itself gets the tokens that it has behind a space."""
+    settings = {"add_special_tokens": False, "padding": False, "truncation": False}
+    alone = tokenizer(["a"], is_split_into_words=True, **settings).input_ids
+    return alone[-1:] == tokenizer("a a", **settings).input_ids[-1:]
+
+
 class LRSAProcessor(ProcessorMixin):
     r"""
     Turns posts into tensors for [`LRSAForMABSA`], and what it generates back into aspects.
@@ -87,6 +94,11 @@ class LRSAProcessor(ProcessorMixin):
         self.max_text_length = max_text_length
         self.max_rationale_length = max_rationale_length
         self.image_processor = image_processor
+        if tokenizer is not None and not begins_words(tokenizer):
+            logger.warning(
+                f"{type(tokenizer).__name__} takes a word by itself for the rest of one, so the text model would read "
+                "texts as it never did: load the tokenizer with `add_prefix_space=True`."
+            )
         parts = {"image_processor": image_processor, "tokenizer": tokenizer}
         super().__init__(*(parts[name] for name in self.get_attributes()), **kwargs)
 

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from transformers import AlbertConfig, AlbertModel
 
 from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.backbones_lrsa import encoder_layers
@@ -221,6 +222,22 @@ def test_encoder_layers(tiny, text):
     assert len(layers) == 2
     hidden = torch.randn(1, 3, tiny.HIDDEN)
     assert all(layer(hidden, attention_mask=None) is not None for layer in layers)
+
+
+def test_a_text_encoder_whose_layers_are_one(tiny, tmp_path, caplog):
+    sizes = {"embedding_size": 32, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 40}
+    torch.manual_seed(0)
+    AlbertModel(AlbertConfig(vocab_size=60, num_hidden_layers=3, **sizes)).save_pretrained(tmp_path)
+    for position in ("inside", "before"):
+        with pytest.raises(ValueError, match="no list of 3 layers to fuse in front of: use fusion_position='after'"):
+            LRSAForMABSA.from_text_vision_pretrained(tmp_path, fusion_position=position)
+    model = LRSAForMABSA.from_text_vision_pretrained(tmp_path, fusion_position="after").eval()
+    assert "of AlbertModel is not one that fusion can start from" in caplog.text
+    tiny.open_gates(model)
+    inputs = tiny.batch([tiny.post(model, 0, image_rationale=4, text_rationale=5)], labels=True)
+    without = {name: value for name, value in inputs.items() if "rationale" not in name}
+    with torch.no_grad():
+        assert not torch.allclose(model(**inputs).logits, model(**without).logits, atol=1e-3)
 
 
 def test_pooler_is_frozen(tiny):

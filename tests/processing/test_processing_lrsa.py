@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoProcessor
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from processing import LRSAProcessor, MABSABatch
 
@@ -146,6 +147,19 @@ def test_a_polarity_that_the_model_does_not_tell(processor):
 def test_columns_that_do_not_match(processor, values):
     with pytest.raises(ValueError, match="must have one entry for each|needs `text`"):
         processor(**values)
+
+
+def test_a_tokenizer_that_takes_words_for_rests_is_told_of(tokenizers, caplog):
+    """Byte-level ones do unless they are loaded with `add_prefix_space=True`."""
+    backend = Tokenizer.from_str(tokenizers["bpe"].backend_tokenizer.to_str())
+    for prefix in (False, True):
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+        made = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>")
+        caplog.clear()
+        LRSAProcessor(None, made)
+        assert ("load the tokenizer with `add_prefix_space=True`" in caplog.text) is not prefix
+    LRSAProcessor(None, tokenizers["wordpiece"])
+    assert not caplog.text
 
 
 # --- length
