@@ -45,9 +45,12 @@ def training_record(
         f"unlabelled {number}": file_record(Path(file), rows)
         for number, (file, rows) in enumerate(zip(reading.unlabelled or [], unlabelled), 1)
     }
+    told = chosen(arguments)
+    if training.mixed_precision != "no":  # accelerate's configuration may have set it
+        told[training.mixed_precision] = True
     return {
         "data": data_record(Path(reading.data), posts) | more,
-        "arguments": chosen(arguments),
+        "arguments": dict(sorted(told.items())),
         "versions": versions(),
         "device": device(training) | {"processes": training.world_size},
     }
@@ -85,7 +88,7 @@ def chosen(arguments: Sequence[Any]) -> dict[str, Any]:
         found["teachers"] = len(teachers)
     if any(getattr(group, "unlabelled", None) for group in arguments):
         found["unlabelled"] = True
-    return dict(sorted(found.items()))
+    return found
 
 
 def plain(value: Any) -> Any:
