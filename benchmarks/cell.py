@@ -20,20 +20,21 @@ import datasets
 import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from modeling_lrsa import LRSAForMABSA
+from modeling_lrsa.arguments import Arguments, parse_arguments
 from modeling_lrsa.loading import load_model
 from modeling_lrsa.predictor import predict_posts, prepare_for_model
 from modeling_lrsa.training import train
 from modeling_lrsa.training_posts import load_split
 from modeling_lrsa.training_record import device, versions
-from processing import LRSAProcessor, PostError
+from processing import LRSAProcessor
 from processing.chosen_inputs import keep_inputs
 from processing.posts import gold_aspects, split_files
 from processing.writing import whole_folder
 
-from .arguments import Arguments, parse_arguments
 from .result_file import (
     LESSONS,
     TEACHERS,
@@ -309,7 +310,7 @@ def main() -> int:
     except Running:
         print(f"error: {BUSY}", file=sys.stderr)
         return 2
-    except (PostError, ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, StrictDataclassError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

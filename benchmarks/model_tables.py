@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modeling_lrsa.arguments import parse_arguments
 from modeling_lrsa.training_record import chosen
 
-from .arguments import parse_arguments
 from .rows import read_rows
 from .suite import Cell, Suite, read_suite
 from .tables import SUITES, caveats, comparisons_table, scores_table

@@ -1,7 +1,6 @@
 """Reads a suite: a matrix of data sets, baselines, arms and seeds, of which each cell is one run of `lrsa train`."""
 
 import hashlib
-import math
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -10,13 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from modeling_lrsa.arguments import argument_parser, parse_arguments, wrong_argument
 from processing import PostError
 from processing.chosen_inputs import INPUTS
+from processing.mapping_file import Mapping, read_mapping
 from processing.posts import SPLITS, split_files
-
-from .arguments import argument_parser, parse_arguments
 
 
 KEYS = {"about", "recipe", "seeds", "datasets", "baselines", "arms", "compare", "inputs"}
@@ -25,43 +22,6 @@ NAME = re.compile("[a-z0-9_]+")
 # Arguments that a run gets from its place in the matrix.
 TAKEN = ("data", "images", "output_dir", "seed")
 OTHERS = "@others"
-
-
-class Mapping(dict):
-    """A mapping of a YAML file that knows the lines of its keys."""
-
-    lines: dict[str, int]
-
-
-class Loader(yaml.SafeLoader):
-    """Makes each mapping a `Mapping`, refuses a key that stands twice in one, and knows booleans as YAML 1.2 does:
-    `off` is a word.
-    """
-
-    yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def _construct_mapping(loader: Loader, node: yaml.MappingNode) -> Mapping:
-    loader.flatten_mapping(node)
-    mapping, mapping.lines = (result := Mapping()), {}
-    for key_node, value_node in node.value:
-        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-        if not isinstance(key, str | int | float | None):
-            raise PostError(f"{loader.name}:{line}: a list or a mapping is no key; a word is expected.")
-        if key in mapping:
-            raise PostError(f"{loader.name}:{line}: {key} stands here again; keep one.")
-        mapping[key] = loader.construct_object(value_node, deep=True)
-        mapping.lines[key] = line
-    return result
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
 @dataclass(frozen=True)
@@ -192,19 +152,17 @@ class Suite:
 
     def check_arguments(self) -> None:
         """Raises PostError with file and line where `lrsa train` takes no such argument or value."""
-        actions = {action.dest: action for action in argument_parser()._actions}
+        parser = argument_parser()
         groups = [("recipe", self.recipe), *self.baselines.items(), *self.arms.items()]
         for group, arguments in groups:
             for name, value in arguments.items():
                 where = f"{self.path}:{arguments.lines[name]}: {group}"
                 if name in TAKEN:
                     raise PostError(f"{where}: {name} is set by the benchmark itself; leave it out.")
-                if name not in actions:
-                    raise PostError(f"{where}: {name} is no argument; `lrsa train --help` lists them.")
                 if name == "unlabelled" and value != OTHERS:
                     raise PostError(f"{where}: unlabelled: {value!r}: a suite knows {OTHERS!r} alone.")
-                if problem := wrong_value(actions[name], value):
-                    raise PostError(f"{where}: {name}: {problem}.")
+                if problem := wrong_argument(parser, name, value):
+                    raise PostError(f"{where}: {problem}.")
         for baseline, arm in product(self.baselines, self.arms):
             try:
                 parse_arguments(self.cell("", baseline, arm, 0).arguments)
@@ -237,27 +195,6 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def wrong_value(action, value: Any) -> str | None:
-    """Returns what is wrong with the value of an argument, as far as its parser tells."""
-    if value is None:
-        return None
-    if isinstance(value, dict) and action.type is not dict or isinstance(value, list) and action.nargs is None:
-        return "a single value is expected"
-    if isinstance(value, str) and callable(action.type):
-        try:
-            action.type(value)
-        except Exception as error:  # argparse takes any of these for a wrong value
-            return " ".join(str(error).split()).rstrip(".")
-    if action.type in (int, float) and action.nargs is None and not isinstance(value, str):
-        if isinstance(value, bool) or not math.isfinite(value):
-            return f"{value!r} is no number"
-        if action.type is int and value != int(value):
-            return f"{value!r} is no whole number"
-    if action.choices is not None and value not in action.choices:
-        return f"{value!r} is none of {', '.join(map(str, action.choices))}"
-    return None
-
-
 def read_suite(path: str | Path) -> Suite:
     """Reads and checks a suite file, all but the arguments of `lrsa train` in it (`Suite.check_arguments`).
 
@@ -265,22 +202,7 @@ def read_suite(path: str | Path) -> Suite:
         PostError: names file, line and what is wrong.
     """
     path = Path(path)
-    try:
-        loader = Loader(path.read_text(encoding="utf-8"))
-        loader.name = str(path)
-        given = loader.get_single_data()
-    except FileNotFoundError as error:
-        raise PostError(f"{path}: no such suite.") from error
-    except OSError as error:
-        raise PostError(f"{path}: can't be read ({error.strerror}); name the file of a suite.") from error
-    except UnicodeDecodeError as error:
-        raise PostError(f"{path}: no UTF-8 ({error.reason}); save the file as UTF-8.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise PostError(f"{path}{line}: no YAML: {getattr(error, 'problem', error)}.") from error
-    if not isinstance(given, Mapping):
-        raise PostError(f"{path}: a mapping with {', '.join(REQUIRED)} is expected.")
+    given = read_mapping(path, "suite", ", ".join(REQUIRED))
     for key, line in given.lines.items():
         if key not in KEYS:
             raise PostError(f"{path}:{line}: {key} is no key of a suite; known are {', '.join(sorted(KEYS))}.")

@@ -8,15 +8,14 @@ import time
 from pathlib import Path
 
 import regex
-from transformers import AutoModel, AutoProcessor, HfArgumentParser
+from transformers import AutoModel, AutoProcessor
 
-from hub_scripts.terminal import read_recipe, show_progress
-from modeling_lrsa.model_to_train import ModelArguments
+from hub_scripts.terminal import show_progress
+from modeling_lrsa.arguments import parse_arguments
 from modeling_lrsa.predictor import predict_posts
-from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import evaluate, train
-from modeling_lrsa.training_posts import DataArguments
 from processing import compute_mabsa_metrics, load_posts
+from processing.mapping_file import read_mapping
 from processing.posts import gold_aspects
 
 
@@ -31,10 +30,9 @@ def capitalised_runs(text: str) -> list[dict]:
 
 
 def run(name: str, **changes) -> None:
-    recipe = read_recipe(str(ROOT / "recipes" / "quickstart.yaml"))
+    recipe = read_mapping(ROOT / "recipes" / "quickstart.yaml", "recipe", "argument names to values")
     recipe.update(data=str(ROOT / "posts"), output_dir=str(RUNS / name), disable_tqdm=not show_progress(), **changes)
-    parser = HfArgumentParser((ModelArguments, DataArguments, LRSATrainingArguments))
-    train(*parser.parse_dict(recipe))
+    train(*parse_arguments(recipe))
 
 
 def table(rows: list[list[str]]) -> str:

@@ -50,6 +50,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        if speaks:
+            print(f"lrsa {parsed.command}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
     return 0
 
 

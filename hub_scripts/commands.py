@@ -7,38 +7,37 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import HfArgumentParser
 
+from modeling_lrsa.arguments import argument_parser, wrong_argument
 from modeling_lrsa.converted_folder import DEFAULT_TOKENIZER, convert_to_folder
 from modeling_lrsa.loading import load_model
-from modeling_lrsa.model_to_train import ModelArguments
 from modeling_lrsa.pretrained_parts import PartError
 from modeling_lrsa.trainer import LRSATrainingArguments
 from modeling_lrsa.training import evaluate as score
 from modeling_lrsa.training import train as run
-from modeling_lrsa.training_posts import DataArguments
 from processing import PostError, load_posts
+from processing.chunks import named_files
+from processing.mapping_file import read_mapping
 from processing.writing import writable_folder, write_whole
 
 from .publishing import Target, full_id, publish
 from .push import report
 from .push_model import find_folder, model_publication
-from .terminal import positive, print_scores, read_recipe, show_progress
+from .terminal import positive, print_scores, show_progress
 
 
 def train(argv: list[str]) -> None:
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, LRSATrainingArguments),
+    parser = argument_parser(
         prog="lrsa train",
         usage="lrsa train [RECIPE.yaml] [--argument value ...]",
         description="Trains on the train split, selects on the validation split. A recipe comes first; flags win.",
     )
     parser.set_defaults(output_dir="runs/train")
     if argv and not argv[0].startswith("-"):
-        recipe = read_recipe(argv[0])
-        known = {action.dest for action in parser._actions}
-        if unknown := sorted(set(recipe) - known):
-            raise PostError(f"{argv[0]}: {unknown[0]} is no argument; `lrsa train --help` lists them.")
+        recipe = read_mapping(argv[0], "recipe", "argument names to values")
+        for name, value in recipe.items():
+            if problem := wrong_argument(parser, name, value):
+                raise PostError(f"{argv[0]}:{recipe.lines[name]}: {problem}.")
         parser.set_defaults(**recipe)
         argv = argv[1:]
     parser.set_defaults(disable_tqdm=not show_progress(), log_level_replica="error")
@@ -80,7 +79,7 @@ def evaluate(argv: list[str]) -> None:
         help="ask a large model in place of MODEL; `lrsa evaluate --llm MODEL --help` tells more",
     )
     args = parser.parse_args(argv)
-    check_output(args.output)
+    check_output(args.output, args.posts)
     posts = load_posts(args.posts, args.split, args.images, args.on_bad_image, labelled=True)
     progress = show_progress()
     model, processor = load_model(args.model)
@@ -139,12 +138,15 @@ def convert(argv: list[str]) -> None:
     print("\n".join(said))
 
 
-def check_output(output: str | None) -> None:
-    """Says before any work is done that a file can't be written."""
+def check_output(output: str | None, posts: str | None) -> None:
+    """Says before any work is done that a file can't be written, or holds the posts."""
     if output is not None:
         writable_folder(Path(output).parent)
         if Path(output).is_dir():
             raise PostError(f"{output}: is a folder; name a file.")
+        files = () if posts is None or not Path(output).exists() else named_files(posts).values()
+        if any(file.samefile(output) for file in files):
+            raise PostError(f"{output}: holds the posts; name another file.")
 
 
 def add_input_arguments(parser: argparse.ArgumentParser, posts_optional: bool = False) -> None:

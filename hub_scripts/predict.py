@@ -23,7 +23,7 @@ from processing.posts import check_post, one_post
 from processing.writing import dump_lines
 
 from .commands import add_input_arguments, check_output
-from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_scale_arguments
+from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_scale_arguments, print_missing
 from .terminal import show_progress
 
 
@@ -83,13 +83,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.text is None) == (args.posts is None):
         parser.error("give either POSTS or --text")
+    described = {name: getattr(args, name) for name in ("image", "image_rationale", "text_rationale")}
+    if args.text is None and (given := [name for name, value in described.items() if value is not None]):
+        parser.error(f"--{given[0].replace('_', '-')} goes with --text; posts hold their own")
+    if args.text is not None and (args.output or args.split or args.task == "masc"):
+        parser.error("--text is answered on standard output, with neither --output nor --split nor --task masc")
+    if args.format == "parquet" and not args.part_size and Path(args.output or "").suffix != ".parquet":
+        parser.error("--format is that of a folder of --part-size; a file has the form of its name: out.parquet")
     if is_onnx_folder(args.model) and args.num_beams > 1:
         parser.error("an ONNX model decodes greedily: leave out --num-beams")
     if (args.part_size or args.engine != "local") and args.output is None:
         parser.error("--part-size and --engine ray need --output")
     check_scale_arguments(parser, args)
     if not args.part_size:
-        check_output(args.output)
+        check_output(args.output, args.posts)
     return args
 
 
@@ -97,12 +104,14 @@ def print_predictions(args: argparse.Namespace, chunks: Sequence[Chunk]) -> None
     if args.on_bad_post == "error":
         for chunk in chunks:
             check_chunk(reader_of(args), chunk)
-    worker = chunk_predictor(args)
+    worker, missing = chunk_predictor(args), 0
     for chunk in chunks:
         answered = worker(chunk)
+        missing += answered.counts["missing"]
         for row in answered.bad:
             print(f"lrsa predict: {row['problem']}", file=sys.stderr)
         print(dump_lines(answered.rows), end="")
+    print_missing(missing, sys.stderr)
 
 
 def reader_of(args: argparse.Namespace) -> ChunkReader:

@@ -21,7 +21,7 @@ from processing.rationales.prompts import Evidence
 from processing.rationales.store import AnswerStore, now
 from processing.writing import dump_lines, writable_folder, write_whole
 
-from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_scale_arguments, print_bad
+from .scale import CHUNK, add_scale_arguments, answer_all, check_chunk, check_scale_arguments, ending_of, print_bad
 from .terminal import positive, show_progress
 
 
@@ -54,6 +54,8 @@ def write_rationales(args: argparse.Namespace) -> int:
         raise PostError(f"{out}: {posts} is a folder of splits; name a folder for them.")
     if posts.is_file() and (not is_file_name(out) or out.is_dir()):
         raise PostError(f"{out}: {posts} is no folder; name a file that ends in .jsonl or .parquet.")
+    if is_file_name(out) and args.format == "parquet" and out.suffix != ".parquet":
+        raise PostError(f"{out}: a file has the form of its name, whatever --format says; name one in .parquet.")
     files = named_files(posts).values()  # says if there are none
     if posts.is_dir() and out.is_dir() and out.samefile(posts) and any(f.suffix != f".{args.format}" for f in files):
         raise PostError(f"{out}: holds the posts, in another form than --format {args.format}; name another folder.")
@@ -162,7 +164,7 @@ def chunk_rationalizer(args: argparse.Namespace, place: str) -> Worker:
             summary = ask(writer, store, questions, retry_failed=args.retry_failed)
             if summary.interrupted:
                 raise KeyboardInterrupt
-            rows = list(rows_of(questions, chunk, store, args.format == "parquet" or args.out.endswith(".parquet")))
+            rows = list(rows_of(questions, chunk, store, ending_of(args, Path(args.out)) == ".parquet"))
         counts = Counter(asked=summary.asked, answered=summary.answered)
         counts.update({f"failed: {reason}": number for reason, number in summary.failures.items()})
         return Answered(rows, questions.bad, counts)

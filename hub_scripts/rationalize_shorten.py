@@ -1,16 +1,20 @@
 """`lrsa rationalize shorten`: makes the rationales of posts fit for training."""
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
 from modeling_lrsa.pretrained_parts import resolve_part
 from processing import PostError
 from processing.posts import iterate_posts, split_files
+from processing.rationales.output import is_file_name, json_row, parquet_row, write_rows
 from processing.rationales.post_questions import RATIONALES
 from processing.rationales.shortening import fit_for_training, polarity_words
-from processing.writing import dump_line, whole_file, writable_folder
+from processing.writing import writable_folder
 
 from .terminal import positive
 
@@ -19,10 +23,10 @@ def shorten(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lrsa rationalize shorten",
         description="Writes posts with their rationales as running text without lists and Markdown, cut at the end of "
-        "a sentence to a number of tokens.",
+        "a sentence to a number of tokens. Of a folder, splits in Parquet stay so; others become JSON Lines.",
     )
     parser.add_argument("posts", help="file of posts, or folder of splits")
-    parser.add_argument("out", help="JSON Lines file for a file, folder for a folder; may be the same")
+    parser.add_argument("out", help=".jsonl or .parquet file for a file, folder for a folder; may be the same")
     parser.add_argument("--tokenizer", required=True, help="folder or id of a model, that which is to be trained")
     parser.add_argument(
         "--max-tokens",
@@ -39,11 +43,11 @@ def shorten(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     out, posts = Path(args.out), Path(args.posts)
-    is_file = out.suffix == ".jsonl"
+    is_file = is_file_name(out)
     if posts.is_dir() and (is_file or out.is_file()):
         raise PostError(f"{out}: {posts} is a folder; name a folder for its splits.")
     if posts.is_file() and (not is_file or out.is_dir()):
-        raise PostError(f"{out}: {posts} is a file; name one in .jsonl.")
+        raise PostError(f"{out}: {posts} is a file; name one in .jsonl or .parquet.")
     files = split_files(posts)
     writable_folder(out.parent if is_file else out)
     lexicon = args.mask_polarity_words
@@ -53,21 +57,20 @@ def shorten(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         raise PostError(f"{args.tokenizer}: no tokenizer: {' '.join(str(error).split())}") from error
 
-    changed = total = 0
+    counts: Counter[str] = Counter()
+
+    def shortened(file: Path, parquet: bool) -> Iterator[dict[str, Any]]:
+        for _, row, post in iterate_posts(file, labels=None):
+            fit = {
+                kind: fit_for_training(post[kind], tokenizer, args.max_tokens, masked)
+                for kind in RATIONALES
+                if post[kind] is not None
+            }
+            counts.update(total=len(fit), changed=sum(fit[kind] != post[kind] for kind in fit))
+            yield (parquet_row(row, post) if parquet else json_row(row, post, file)) | fit
+
     for name, file in files.items():
-        target = out if is_file else out / f"{name}.jsonl"
-        try:
-            with whole_file(target) as lines:
-                for _, row, post in iterate_posts(file, labels=None):
-                    fit = {
-                        kind: fit_for_training(post[kind], tokenizer, args.max_tokens, masked)
-                        for kind in RATIONALES
-                        if post[kind] is not None
-                    }
-                    total += len(fit)
-                    changed += sum(fit[kind] != post[kind] for kind in fit)
-                    lines.write(dump_line(row | fit))
-        except OSError as error:
-            raise PostError(f"{target}: can't be written ({error.strerror}).") from error
-    print(f"{changed:,} of {total:,} rationales changed: {out}")
+        target = out if is_file else out / f"{name}{'.parquet' if file.suffix == '.parquet' else '.jsonl'}"
+        write_rows(target, shortened(file, target.suffix == ".parquet"))
+    print(f"{counts['changed']:,} of {counts['total']:,} rationales changed: {out}")
     return 0

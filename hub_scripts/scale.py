@@ -34,6 +34,13 @@ def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=positive, help="of Ray (default: one a GPU, or else one a CPU)")
 
 
+def ending_of(args: argparse.Namespace, output: Path) -> str:
+    """Returns the ending of the files that posts are answered into."""
+    if args.part_size:
+        return f".{args.format}"
+    return ".parquet" if output.suffix == ".parquet" else ".jsonl"
+
+
 def check_scale_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.shard and not args.part_size:
         parser.error("--shard needs --part-size: several runs share a folder of parts")
@@ -74,11 +81,8 @@ def answer_all(
     Returns:
         The counts of what was answered in this run.
     """
-    if args.part_size:
-        parts = Parts(output, f".{args.format}", schema, settings, count)
-    else:
-        ending = ".parquet" if output.suffix == ".parquet" else ".jsonl"
-        parts = Parts(output.with_name(f"{output.name}.parts"), ending, schema, settings, count)
+    folder = output if args.part_size else output.with_name(f"{output.name}.parts")
+    parts = Parts(folder, ending_of(args, output), schema, settings, count)
     number, of = args.shard or (1, 1)
     mine = chunks[number - 1 :: of]
     for chunk in mine if is_stale else ():
@@ -105,8 +109,7 @@ def answer_all(
         if args.engine == "local" and args.shard is None:  # or others may be at work in the folder
             parts.discard()
         raise
-    if counts["missing"]:
-        print(f"{counts['missing']:,} pictures are not there; their posts count as without.")
+    print_missing(counts["missing"])
     if bad := list(parts.bad(mine)):
         print_bad(bad, parts.folder / RUN if args.part_size else output.with_suffix(".bad.jsonl"))
     if not args.part_size:
@@ -121,6 +124,11 @@ def answer_all(
 def check_chunk(reader: ChunkReader, chunk: Chunk) -> None:
     for _ in reader.checked(chunk, []):
         pass
+
+
+def print_missing(pictures: int, out=None) -> None:
+    if pictures:
+        print(f"{pictures:,} pictures are not there; their posts count as without.", file=out)
 
 
 def print_bad(bad: list[dict[str, str]], place: Path) -> None:

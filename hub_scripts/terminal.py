@@ -3,13 +3,9 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
 import datasets
-import yaml
 from transformers.utils import logging
-
-from processing import PostError
 
 
 def show_progress() -> bool:
@@ -21,27 +17,6 @@ def show_progress() -> bool:
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
     return shown
-
-
-def read_recipe(path: str) -> dict:
-    """Reads a recipe: a flat YAML or JSON mapping of argument names to values.
-
-    Raises:
-        PostError: names file, line and what is wrong.
-    """
-    try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PostError(f"{path}: no such recipe.") from error
-    except UnicodeDecodeError as error:
-        raise PostError(f"{path}: no UTF-8 ({error.reason}); save the file as UTF-8.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise PostError(f"{path}{line}: neither YAML nor JSON: {getattr(error, 'problem', error)}.") from error
-    if not isinstance(recipe, dict):
-        raise PostError(f"{path}: a mapping of argument names to values is expected.")
-    return recipe
 
 
 def print_scores(scores: dict[str, float], out=None) -> None:

@@ -7,6 +7,13 @@ from transformers import AutoConfig, BartConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 
+FusionPosition = Literal["before", "inside", "after", "input"]
+FusionDirections = Literal["both", "content"]
+RationaleEncoder = Literal["frozen", "shared", "embeddings"]
+ImageRationaleReader = Literal["text", "queries"]
+DecoderPointerInput = Literal["states", "embeddings"]
+
+
 class PipelinesBeside(dict):
     """`custom_pipelines` of config.json: pipelines whose code lies beside it.
 
@@ -128,19 +135,19 @@ class LRSAConfig(PreTrainedConfig):
     image_feature_size: int | None = None
     freeze_vision: bool = True
     num_fusion_layers: int = 1
-    fusion_position: Literal["before", "inside", "after", "input"] = "inside"
-    fusion_directions: Literal["both", "content"] = "both"
+    fusion_position: FusionPosition = "inside"
+    fusion_directions: FusionDirections = "both"
     fusion_gate: bool = True
     fusion_dropout: float | int = 0.1
-    rationale_encoder: Literal["frozen", "shared", "embeddings"] = "frozen"
+    rationale_encoder: RationaleEncoder = "frozen"
     rationale_memory: bool = False
     fusion_match_bias: float | int | None = None
     fusion_match_embeddings: bool = False
-    image_rationale_reader: Literal["text", "queries"] = "text"
+    image_rationale_reader: ImageRationaleReader = "text"
     num_rationale_queries: int = 8
     decoder_layers: int = 3
     decoder_config: dict | PreTrainedConfig | None = None
-    decoder_pointer_input: Literal["states", "embeddings"] = "states"
+    decoder_pointer_input: DecoderPointerInput = "states"
     num_special_targets: int = 2
     pointer_offset: int | None = None
     end_points_to: Literal["first", "last"] = "first"

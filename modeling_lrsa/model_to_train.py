@@ -9,6 +9,13 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from processing import LRSAProcessor, PostError
 
 from .adapters import freeze_backbone, load_merged, lora_config
+from .configuration_lrsa import (
+    DecoderPointerInput,
+    FusionDirections,
+    FusionPosition,
+    ImageRationaleReader,
+    RationaleEncoder,
+)
 from .loading import load_model
 from .modeling_lrsa import LRSAForMABSA
 from .pretrained_parts import resolve_part
@@ -31,15 +38,17 @@ class ModelArguments:
     vision_model: str | None = field(default=None, metadata={"help": "Folder, id or embedded part: vision model."})
     freeze_vision: bool | None = field(default=None, metadata={"help": "Leave the vision model as it is."})
     num_fusion_layers: int | None = field(default=None, metadata={"help": "Dual cross-attention blocks; 0: baseline."})
-    fusion_position: str | None = field(
+    fusion_position: FusionPosition | None = field(
         default=None,
         metadata={"help": "before, inside or after the encoder, or input: rationales follow the text into it."},
     )
-    fusion_directions: str | None = field(
+    fusion_directions: FusionDirections | None = field(
         default=None, metadata={"help": "both, or content: it alone reads, and the rationale as it is."}
     )
     fusion_gate: bool | None = field(default=None, metadata={"help": "What fusion adds goes through a gate."})
-    rationale_encoder: str | None = field(default=None, metadata={"help": "frozen, shared or embeddings."})
+    rationale_encoder: RationaleEncoder | None = field(
+        default=None, metadata={"help": "frozen, shared or embeddings."}
+    )
     fusion_match_bias: float | None = field(
         default=None, metadata={"help": "First bias of fusion towards the same token; such as 3."}
     )
@@ -47,9 +56,9 @@ class ModelArguments:
         default=None, metadata={"help": "Embeddings of how a token stands in the rationales."}
     )
     rationale_memory: bool | None = field(default=None, metadata={"help": "The decoder attends to rationales too."})
-    image_rationale_reader: str | None = field(default=None, metadata={"help": "text or queries."})
+    image_rationale_reader: ImageRationaleReader | None = field(default=None, metadata={"help": "text or queries."})
     decoder_layers: int | None = field(default=None, metadata={"help": "Layers of the fresh decoder of an encoder."})
-    decoder_pointer_input: str | None = field(default=None, metadata={"help": "states or embeddings."})
+    decoder_pointer_input: DecoderPointerInput | None = field(default=None, metadata={"help": "states or embeddings."})
     aspect_attention: bool | None = field(default=None, metadata={"help": "AoM's aspect-aware attention."})
     num_graph_layers: int | None = field(default=None, metadata={"help": "Layers of AoM's graph convolution."})
     tagging_weight: float | None = field(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from datasets import Dataset, concatenate_datasets
 
@@ -26,11 +27,15 @@ class DataArguments:
     images: str | None = field(
         default=None, metadata={"help": "Folder of the pictures or their features; default: images/ in data."}
     )
-    on_bad_image: str = field(default="error", metadata={"help": "error, or skip: a warning and no picture."})
+    on_bad_image: Literal["error", "skip"] = field(
+        default="error", metadata={"help": "error, or skip: a warning and no picture."}
+    )
     lexicon: str | None = field(
         default=None, metadata={"help": "Sentiment of words for AoM's modules: a word and a value a line; VADER's."}
     )
-    rationales: str = field(default="both", metadata={"help": "Which rationales are read: both, text, image or none."})
+    rationales: Literal["both", "text", "image", "none"] = field(
+        default="both", metadata={"help": "Which rationales are read."}
+    )
     shuffle_rationales: int | None = field(
         default=None,
         metadata={"help": "Seed: each post gets another's rationales, as a control that they matter."},

@@ -85,12 +85,17 @@ def named_files(path: str | Path) -> dict[str, Path]:
 
 
 def _shards(folder: Path, split: str | None) -> list[Path]:
-    stems = [stem for stems in SPLITS.values() for stem in stems]
+    if split is None:
+        names = [
+            f"{stem}{ending}" for stems in SPLITS.values() for stem in stems for ending in (".jsonl", *OTHER_FORMS)
+        ]
+        if any((folder / name).is_file() for name in names):
+            return []
     pattern = ".*" if split is None else rf"({'|'.join(SPLITS.get(split, (split,)))})-\d+-of-\d+"
     for ending in ENDINGS:
         files = sorted(file for file in folder.glob(f"[!.]*{ending}") if re.fullmatch(pattern, file.stem))
         if files:
-            return [] if any(file.stem in stems for file in files) else files
+            return files
     return []
 
 

@@ -101,6 +101,12 @@ class LRSAProcessor(ProcessorMixin):
             )
         parts = {"image_processor": image_processor, "tokenizer": tokenizer}
         super().__init__(*(parts[name] for name in self.get_attributes()), **kwargs)
+        special = 0 if tokenizer is None else sum(map(len, self._special_ids()))
+        if max_rationale_length <= special:
+            raise ValueError(
+                f"max_rationale_length={max_rationale_length} leaves no room beside {special} special tokens: it must "
+                f"be at least {special + 1}."
+            )
 
     @classmethod
     def from_config(cls, config, tokenizer, image_processor=None, **kwargs) -> "LRSAProcessor":

@@ -11,15 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
+from transformers.utils import logging
 
 from ..chunks import Chunk
 from ..parquet_posts import BATCH
-from ..posts import FEATURES, PostError
+from ..posts import FEATURES, PostError, is_embedded
 from ..writing import dump_lines, whole_file, whole_path
 from .asking import Question
 from .post_questions import RATIONALES, PostQuestions
 from .store import AnswerStore
 
+
+logger = logging.get_logger(__name__)
 
 _SETTINGS = {"max_new_tokens": Value("int32"), "temperature": Value("float64"), "top_p": Value("float64")}
 _SETTINGS |= {"seed": Value("int64"), "max_image_side": Value("int32")}
@@ -50,16 +53,30 @@ def write_posts(questions: PostQuestions, store: AnswerStore, out: str | Path, e
     out, written = Path(out), Counter()
     for name, chunk in questions.chunks.items():
         target = out if is_file_name(out) else out / f"{name}{ending}"
-        try:
-            with row_writer(target) as write:
-                every = rows_of(questions, chunk, store, target.suffix == ".parquet")
-                while rows := list(islice(every, BATCH)):
-                    written += count_rationales(rows)
-                    write(rows)
-        except (OSError, pa.ArrowException) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise PostError(f"{target}: can't be written ({problem}); the answers are kept.") from error
+        rows = rows_of(questions, chunk, store, target.suffix == ".parquet")
+        write_rows(target, counted(rows, written))
     return written
+
+
+def counted(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        counts.update(count_rationales([row]))
+        yield row
+
+
+def write_rows(target: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Writes rows to a `.jsonl` or `.parquet` file that then appears whole.
+
+    Raises:
+        PostError: it can't be written.
+    """
+    try:
+        with row_writer(target) as write:
+            while batch := list(islice(rows, BATCH)):
+                write(batch)
+    except (OSError, pa.ArrowException) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise PostError(f"{target}: can't be written ({problem}); what was there is kept.") from error
 
 
 @contextmanager
@@ -78,14 +95,24 @@ def rows_of(
 ) -> Iterator[dict[str, Any]]:
     """Yields the posts of a chunk with their rationales, as rows of JSON Lines or of Parquet, pictures in them."""
     for row, post, asked in questions.of_chunk(chunk):
-        if parquet:
-            image, name = post["image"], row.get("image")
-            if isinstance(image, str):
-                image = {"bytes": Path(image).read_bytes(), "path": name} if Path(image).is_file() else None
-            features = {"image_features": row.get("image_features")}
-            row = post | features | {"rationale_provenance": row.get("rationale_provenance")}
-            row["image"] = image or (name and {"bytes": None, "path": name})
-        yield with_rationales(row, asked, store)
+        yield with_rationales(parquet_row(row, post) if parquet else json_row(row, post, chunk.file), asked, store)
+
+
+def parquet_row(row: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
+    """Returns a post (from `iterate_posts`) as a row of `SCHEMA`, its picture in it."""
+    image, name = post["image"], row.get("image")
+    if isinstance(image, str):
+        image = {"bytes": Path(image).read_bytes(), "path": name} if Path(image).is_file() else None
+    features = {"image_features": row.get("image_features")}
+    row = post | features | {"rationale_provenance": row.get("rationale_provenance")}
+    return row | {"image": image or (name and {"bytes": None, "path": name})}
+
+
+def json_row(row: dict[str, Any], post: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Returns a post as a row of JSON Lines, and says once of a file that its pictures stay behind."""
+    if is_embedded(post["image"]):
+        logger.warning_once(f"{file}: JSON Lines can't hold the pictures that are in it; write Parquet to keep them.")
+    return row
 
 
 def count_rationales(rows: Iterable[dict[str, Any]]) -> Counter[str]:

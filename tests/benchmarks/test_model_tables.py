@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from benchmarks.arguments import parse_arguments
 from benchmarks.cell import result_path
 from benchmarks.model_tables import benchmark_of
 from benchmarks.suite import read_suite
 from benchmarks.tables import SUITES
+from modeling_lrsa.arguments import parse_arguments
 from modeling_lrsa.training_posts import load_split
 from modeling_lrsa.training_record import training_record
 

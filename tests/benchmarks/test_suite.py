@@ -96,7 +96,13 @@ def test_pattern_that_fits_nothing(suite_file):
         ("  off: {", "  Off-arm: {", 20, "'Off-arm' is no name"),
         ("- [lrsa, off]", "- [lrsa, on]", 22, "['lrsa', 'on'] is no pair of arms"),
         ("lrsa: {num_fusion_layers: 1}", "off: {num_fusion_layers: 1}", 21, "off stands here again"),
-        ("arms:\n", "arms: [\n", 21, "no YAML"),
+        ("arms:\n", "arms: [\n", 21, "neither YAML nor JSON"),
+        (
+            "{num_fusion_layers: 0}",
+            "{fusion_position: befor}",
+            20,
+            "off: fusion_position: 'befor' is none of before, ",
+        ),
         ("compare:", "inputs:\n  - [text]\ncompare:", 22, "['text'] is no list of some of image, image_rationale"),
         ("lrsa: {", "lrsa: {teacher: '@large', ", 21, "there is no arm 'large' to be the teacher"),
         ("vlp: {}", "vlp: {teacher: '@large'}", 18, "off: there is no arm 'large' to be the teacher"),
@@ -146,7 +152,7 @@ def test_missing_keys_and_files(suite_file, tmp_path):
     suite_file.write_text(suite_file.read_text().replace("seeds: [1, 2]\n", ""))
     assert problem(suite_file) == f"{suite_file}: seeds is missing or empty."
     suite_file.write_text("- 1\n")
-    assert "a mapping with" in problem(suite_file)
+    assert "a mapping of recipe, seeds, " in problem(suite_file)
 
 
 def test_data(suite_file, data_root, tmp_path):

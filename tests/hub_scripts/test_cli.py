@@ -28,7 +28,6 @@ def test_train_writes_model_and_results(run_folder):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--rationales", "all"], "rationales: 'all' is unknown; one of both, text, image, none is expected."),
         (["--rationales", "image", "--shuffle_rationales", "3"], None),
         (["--fusion_position", "input"], "rationale_encoder='frozen' must be 'embeddings'."),
     ],
@@ -156,7 +155,10 @@ def test_bad_pictures_stop_or_are_skipped(name, run_folder, bad_posts, tmp_path,
         ("text_model: /no/such/folder\n", "can't be loaded"),
         ("data: /no/such/folder\n", "/no/such/folder: no such folder"),
         ("fusion_position: sideways\n", "fusion_position"),
-        ("save_strategy: 'no'\n", "load_best_model_at_end"),
+        ("save_strategy: no\n", "load_best_model_at_end"),
+        ("seed: 1\nnum_train_epochs: two\n", ":2: num_train_epochs: could not convert"),
+        ("seed: 1\nseed: 2\n", ":2: seed stands here again"),
+        ("drop_inputs: true\n", ":1: drop_inputs: True is no number"),
     ],
 )
 def test_bad_recipes_exit_2(content, message, text_folder, posts_folder, tmp_path, capfd):
@@ -189,6 +191,18 @@ def test_an_output_that_cannot_be_written_is_told_first(run_folder, posts_folder
         command = ["predict", str(run_folder / "model"), str(posts_folder / "test.jsonl"), "--output", str(output)]
         assert main(command) == 2
         assert capfd.readouterr().err.startswith("lrsa predict: ")
+
+
+def test_a_file_that_cannot_be_read_is_told_in_one_line(run_folder, monkeypatch, posts_folder, capfd):
+    """Permissions do not hold back everybody."""
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("processing.post_files.open", refuse, raising=False)
+    posts = posts_folder / "test.jsonl"
+    assert main(["evaluate", str(run_folder / "model"), str(posts)]) == 2
+    assert capfd.readouterr().err == f"lrsa evaluate: {posts}: Permission denied.\n"
 
 
 def test_a_missing_model_is_told_in_one_line(posts_folder, capfd):

@@ -193,12 +193,42 @@ def test_memory_that_runs_out_halves_the_batch(command, expected, tmp_path, monk
         (["--shard", "3/2", "--part-size", "9"], "3/2 is no share; 1/4 to 4/4 are those of four"),
         (["--workers", "2"], "--workers is for --engine ray"),
         (["--part-size", "0"], "0 is less than 1"),
+        (["--format", "parquet"], "a file has the form of its name: out.parquet"),
+        (["--image", "one.png"], "--image goes with --text"),
+        (["--text-rationale", "fine"], "--text-rationale goes with --text"),
     ],
 )
 def test_options_that_contradict_each_other(options, message, command, capsys):
     with pytest.raises(SystemExit, match="2"):
         main([*command, "out", *options])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--output", "out.jsonl"], ["--split", "test"], ["--task", "masc"]])
+def test_options_that_one_post_has_no_use_for(options, command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command[:2], "--text", "so good", *options])
+    assert "with neither --output nor --split nor --task masc" in capsys.readouterr().err
+
+
+def test_posts_are_not_written_over(command, posts, tmp_path, capsys):
+    path = tmp_path / "test.jsonl"
+    path.write_bytes(posts.read_bytes())
+    for given, output in ((path, path), (tmp_path, tmp_path / "test.jsonl"), (path, tmp_path / "." / path.name)):
+        assert main([*command[:2], str(given), "--split", "test", "--output", str(output)]) == 2
+        assert f"{output}: holds the posts; name another file." in capsys.readouterr().err
+    assert path.read_bytes() == posts.read_bytes()
+
+
+def test_missing_pictures_are_told_wherever_predictions_go(command, tmp_path, capsys):
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"text": "so good", "image": "none.jpg"}\n' * 3)
+    assert main([*command[:2], str(path)]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3
+    assert shown.err == "3 pictures are not there; their posts count as without.\n"
+    assert main([*command[:2], str(path), "--output", str(tmp_path / "out.jsonl")]) == 0
+    assert "3 pictures are not there; their posts count as without.\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

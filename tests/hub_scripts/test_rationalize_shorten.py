@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from PIL import Image
 
 from hub_scripts.cli import main
+from processing import load_posts
 
 
 ROWS = [
@@ -67,6 +69,23 @@ def test_a_folder_of_splits(posts, text_folder, tmp_path):
     assert main([*command, "--mask-polarity-words", str(lexicon)]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train.jsonl", "test.jsonl"}
     assert read(tmp_path / "out" / "test.jsonl")[0]["text_rationale"] == "love for Marta; hate for ■."
+
+
+def test_pictures_stay_in_parquet(text_folder, tmp_path, caplog):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 8), "red").save(tmp_path / "images" / "a.png")
+    rows = [{"text": "Marta again", "image": name, "text_rationale": "- rain\n- love"} for name in ("a.png", None)]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["rationalize", "shorten", "--tokenizer", str(text_folder)]
+    (tmp_path / "in").mkdir()
+    assert main([*command, str(tmp_path / "posts.jsonl"), str(tmp_path / "in" / "train.parquet")]) == 0
+    assert main([*command, str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    first, second = (load_posts(tmp_path / name / "train.parquet") for name in ("in", "out"))
+    assert first["text_rationale"] == second["text_rationale"] == ["rain; love."] * 2
+    assert first[0]["image"].size == second[0]["image"].size == (9, 8) and second[1]["image"] is None
+    assert not caplog.text
+    assert main([*command, str(tmp_path / "in" / "train.parquet"), str(tmp_path / "lines.jsonl")]) == 0
+    assert "train.parquet: JSON Lines can't hold the pictures that are in it" in caplog.text
 
 
 def test_the_tokenizer_of_an_embedded_part(posts, tmp_path):

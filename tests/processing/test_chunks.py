@@ -140,3 +140,7 @@ def test_shards_of_a_folder(tmp_path):
     assert named_files(tmp_path) == {"validation": tmp_path / "dev.jsonl"}
     with pytest.raises(PostError, match="is a folder; name one of its splits by --split"):
         shard_files(tmp_path)
+    (tmp_path / "extra.parquet").touch()  # of another form than the splits
+    assert named_files(tmp_path) == {"validation": tmp_path / "dev.jsonl"}
+    with pytest.raises(PostError, match="is a folder; name one of its splits by --split"):
+        shard_files(tmp_path)

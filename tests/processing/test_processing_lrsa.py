@@ -204,6 +204,14 @@ def test_rationales_are_cut_at_their_own_length(tokenizer, caplog):
     assert processor(text=["a " * 20], return_tensors="pt")["input_ids"].shape == (1, 22)
 
 
+@pytest.mark.parametrize("length", [-1, 0, 2])
+def test_a_rationale_needs_room_beside_special_tokens(tokenizer, length):
+    with pytest.raises(ValueError, match="leaves no room beside 2 special tokens: it must be at least 3"):
+        LRSAProcessor(None, tokenizer, max_rationale_length=length)
+    shortest = LRSAProcessor(None, tokenizer, max_rationale_length=3)
+    assert len(shortest(text="rain", text_rationales="a pizza in the oven")["text_rationale_input_ids"][0]) == 3
+
+
 def test_fixed_widths(processor):
     processor.max_rationale_length = 9
     rationales = ["a pizza in the oven, steaming and fragrant, with olives", None]

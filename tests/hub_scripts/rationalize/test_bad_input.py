@@ -19,6 +19,7 @@ from .cases import write_posts
         (["posts.jsonl", "out"], "out: .*posts.jsonl is no folder; name a file that ends in .jsonl"),
         ([".", "out.jsonl"], "out.jsonl: .* is a folder of splits; name a folder for them"),
         (["posts.jsonl", "posts.jsonl/out.jsonl"], "can't be written to"),
+        (["posts.jsonl", "out.jsonl", "--format", "parquet"], "out.jsonl: a file has the form of its name"),
         (["posts.jsonl", "out.jsonl", "--store", "posts.jsonl"], "posts.jsonl: is no store of answers"),
         (["posts.jsonl", "out.jsonl", "--text-prompt", "none.yaml"], "none.yaml: no prompt file"),
         (

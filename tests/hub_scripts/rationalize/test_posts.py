@@ -184,6 +184,29 @@ def test_half_a_surrogate_pair_in_a_field_of_no_account(tmp_path):
     assert read(tmp_path / "out.jsonl")[0]["user"] == "\ud83d"
 
 
+def test_pictures_that_json_lines_cannot_hold_are_told_of(tmp_path, caplog):
+    save_posts(load_posts(write_posts(tmp_path, 3)), tmp_path / "in.parquet")
+    with RunningServer() as server:
+        command = ["rationalize", str(tmp_path / "in.parquet"), str(tmp_path / "out.jsonl"), "--model", "m"]
+        assert main([*command, "--url", server.url, "--kinds", "text"]) == 0
+    assert caplog.text.count("in.parquet: JSON Lines can't hold the pictures that are in it") == 1
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet", "out.jsonl"])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_parts_have_the_form_that_is_asked_for(tmp_path, name, form):
+    posts, out = write_posts(tmp_path, 3), tmp_path / name
+    with RunningServer() as server:
+        command = ["rationalize", str(posts), str(out), "--model", "m", "--url", server.url, "--kinds", "text"]
+        assert main([*command, "--part-size", "2", "--format", form]) == 0
+    files = sorted(out.glob("part-*"))
+    assert [file.suffix for file in files] == [f".{form}"] * 2
+    rows = [row for file in files for row in (read(file) if form == "jsonl" else pq.read_table(file).to_pylist())]
+    picture = (tmp_path / "images" / "one.png").read_bytes()
+    expected = "one.png" if form == "jsonl" else {"bytes": picture, "path": "one.png"}
+    assert [row["image"] for row in rows] == [expected] * 3 and all(row["text_rationale"] for row in rows)
+
+
 def test_rationales_in_parts(tmp_path, capsys):
     posts = write_posts(tmp_path, 25)
     posts.write_text(posts.read_text().replace("number 7 was", "<<400 ok>> was") + "torn\n")

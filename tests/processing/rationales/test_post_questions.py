@@ -260,6 +260,6 @@ def test_an_output_that_cannot_be_written(folder, posts):
     (folder / "file").touch()
     with (
         AnswerStore(folder / "answers.sqlite") as store,
-        pytest.raises(PostError, match="can't be written .*; the answers are kept"),
+        pytest.raises(PostError, match="can't be written .*; what was there is kept"),
     ):
         write_posts(questions, store, folder / "file" / "out.jsonl")
