@@ -26,6 +26,7 @@ from transformers.utils import logging
 from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.arguments import Arguments, parse_arguments
 from modeling_lrsa.loading import load_model
+from modeling_lrsa.model_card import read_json
 from modeling_lrsa.predictor import predict_posts, prepare_for_model
 from modeling_lrsa.training import train
 from modeling_lrsa.training_posts import load_split
@@ -96,13 +97,13 @@ def run_cell(
         PostError: what `lrsa train` raises, or the data are not those that the suite was written for.
     """
     path, run, data = result_path(results, cell), runs / cell.place, data_root / cell.dataset
-    training, kept_model = run / "training", run / "model"
+    training = run / "training"
     with claim(path), claim(run.with_name(f"{run.name}-run")):
         try:
             former = read_result(path)
         except DamagedResult:
             former = None
-        if former is not None and (kept_model.is_dir() or not keep_model):
+        if former is not None and (is_model_of(suite, cell, run / "model") or not keep_model):
             return former
         remove_leftovers(path, training)
         code, taught_by = commit(), teacher_scores(suite, cell, runs)
@@ -160,6 +161,12 @@ def run_cell(
         else:
             shutil.rmtree(training)
         return result
+
+
+def is_model_of(suite: Suite, cell: Cell, model: Path) -> bool:
+    """Returns whether a folder is there and holds the model that the suite, as it is now, makes of a cell."""
+    record = read_json(model.resolve().with_name("results.json")) if model.is_dir() else {}
+    return record.get("seed") == cell.seed and suite.has_made(cell, record)
 
 
 def result_path(results: Path, cell: Cell) -> Path:

@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modeling_lrsa.arguments import parse_arguments
-from modeling_lrsa.training_record import chosen
-
 from .rows import read_rows
 from .suite import Cell, Suite, read_suite
 from .tables import SUITES, caveats, comparisons_table, scores_table
@@ -52,10 +49,7 @@ def benchmark_of(record: Mapping[str, Any], results: Path = RESULTS, suites: Pat
 def cell_of(suite: Suite, dataset: str, record: Mapping[str, Any]) -> Cell | None:
     """Returns a run of a suite with the arguments of a model, whatever its seed."""
     for cell in suite.cells(f"{dataset}-*/seed{suite.seeds[0]}"):
-        arguments = chosen(parse_arguments(cell.arguments))
-        if cell.given_teachers:
-            arguments["teachers"] = sum(map(len, suite.teachers_of(cell).values()))
-        if arguments == record.get("arguments"):
+        if suite.has_made(cell, record):
             return cell
     return None
 

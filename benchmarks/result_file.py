@@ -10,6 +10,8 @@ from processing import PostError, compute_mabsa_metrics
 from processing.indexing_lrsa import DEFAULT_LABELS
 from processing.writing import write_whole
 
+from .suite import Cell, Suite
+
 
 VERSION = 1
 KEYS = (
@@ -63,6 +65,26 @@ def read_result(path: Path) -> dict[str, Any] | None:
     if missing := [key for key in KEYS if key not in result]:
         raise DamagedResult(f"{path}: lacks {missing[0]}")
     return result
+
+
+def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -> None:
+    """Raises PostError where a result is of another run than that of the suite."""
+    made = result["arguments"]
+    for name in made.keys() | cell.arguments.keys():
+        if made.get(name) != cell.arguments.get(name):
+            raise PostError(f"{path}: was made with {name} {made.get(name)!r}, {suite.path} now says "
+                            f"{cell.arguments.get(name)!r}; delete the file to run it again.")  # fmt: skip
+    for split, expected in suite.datasets[cell.dataset].items():
+        if result["data"][split] != expected:
+            raise PostError(f"{path}: was made with other {split} posts than {suite.path} now expects; delete the "
+                            "file to run it again.")  # fmt: skip
+    if result.get(LESSONS, {}) != suite.lessons_of(cell):
+        raise PostError(f"{path}: was made with other teachers than those of {suite.path} now; delete the file to run "
+                        "it again.")  # fmt: skip
+    others = {name: suite.datasets[name]["train"] for name in suite.unlabelled_sets(cell)}
+    if result.get(UNLABELLED, {}) != others:
+        raise PostError(f"{path}: was made with other unlabelled posts than {suite.path} now expects; delete the file "
+                        "to run it again.")  # fmt: skip
 
 
 def _line(value: Any) -> str:

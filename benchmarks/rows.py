@@ -8,7 +8,7 @@ import numpy as np
 
 from processing import PostError
 
-from .result_file import DamagedResult, read_result
+from .result_file import DamagedResult, check_result, read_result
 from .suite import Suite
 
 
@@ -29,13 +29,15 @@ def read_rows(suite: Suite, results: Path) -> list[Row]:
     """Returns the rows of a suite that have a result, in its order.
 
     Raises:
-        PostError: a result file is damaged.
+        PostError: a result file is damaged, or of another run than that of the suite.
     """
     rows: dict[tuple[str, str, str], Row] = {}
     for cell in sorted(suite.cells(), key=lambda cell: cell.seed):
         row = rows.setdefault((cell.dataset, cell.baseline, cell.arm), Row(cell.dataset, cell.baseline, cell.arm, {}))
+        path = results / f"{cell.place}.json"
         try:
-            if (result := read_result(results / f"{cell.place}.json")) is not None:
+            if (result := read_result(path)) is not None:
+                check_result(suite, cell, path, result)
                 row.runs[cell.seed] = result
         except DamagedResult as error:
             raise PostError(f"{error}; run its suite again.") from error

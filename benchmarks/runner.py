@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from processing import PostError
 from processing.writing import writable_folder
 
-from .cell import BUSY, Running, claim, result_path
-from .result_file import LESSONS, UNLABELLED, DamagedResult, read_result, write_result
+from .cell import BUSY, Running, claim, is_model_of, result_path
+from .result_file import DamagedResult, check_result, read_result, write_result
 from .suite import Cell, Suite
 
 
@@ -56,26 +56,6 @@ def state_of(suite: Suite, cell: Cell, places: Places) -> tuple[str, dict[str, A
     return state, None
 
 
-def check_result(suite: Suite, cell: Cell, path: Path, result: dict[str, Any]) -> None:
-    """Raises PostError where a result is of another run than that of the suite."""
-    made = result["arguments"]
-    for name in made.keys() | cell.arguments.keys():
-        if made.get(name) != cell.arguments.get(name):
-            raise PostError(f"{path}: was made with {name} {made.get(name)!r}, {suite.path} now says "
-                            f"{cell.arguments.get(name)!r}; delete the file to run it again.")  # fmt: skip
-    for split, expected in suite.datasets[cell.dataset].items():
-        if result["data"][split] != expected:
-            raise PostError(f"{path}: was made with other {split} posts than {suite.path} now expects; delete the "
-                            "file to run it again.")  # fmt: skip
-    if result.get(LESSONS, {}) != suite.lessons_of(cell):
-        raise PostError(f"{path}: was made with other teachers than those of {suite.path} now; delete the file to run "
-                        "it again.")  # fmt: skip
-    others = {name: suite.datasets[name]["train"] for name in suite.unlabelled_sets(cell)}
-    if result.get(UNLABELLED, {}) != others:
-        raise PostError(f"{path}: was made with other unlabelled posts than {suite.path} now expects; delete the file "
-                        "to run it again.")  # fmt: skip
-
-
 def same_runs(suite: Suite, cell: Cell, places: Places) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields the files and contents of results whose run is that of a cell, in whatever suite.
 
@@ -108,13 +88,15 @@ def take_over(suite: Suite, cell: Cell, places: Places) -> bool:
 def find_model(suite: Suite, cell: Cell, places: Places) -> bool:
     """Returns whether the model of a run is there. One that another suite kept of the same run is linked."""
     model = model_path(places, cell)
-    if model.is_dir():
+    if is_model_of(suite, cell, model):
         return True
+    if model.is_dir() and not model.is_symlink():
+        return False  # that of another run, which the new one takes the place of
     for path, _ in same_runs(suite, cell, places):
         kept = places.runs / path.relative_to(places.results).with_suffix("") / "model"
-        if kept.is_dir():
+        if is_model_of(suite, cell, kept):
             model.parent.mkdir(parents=True, exist_ok=True)
-            model.unlink(missing_ok=True)  # a link to what is there no more
+            model.unlink(missing_ok=True)  # a link to what is there no more, or another run's
             model.symlink_to(kept.resolve())
             return True
     return False

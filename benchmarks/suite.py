@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_lrsa.arguments import argument_parser, parse_arguments, wrong_argument
+from modeling_lrsa.training_record import chosen
 from processing import PostError
 from processing.chosen_inputs import INPUTS
 from processing.mapping_file import Mapping, read_mapping
@@ -105,6 +106,16 @@ class Suite:
             name: {"seeds": [one.seed for one in cells], "arguments": cells[0].arguments}
             for name, cells in self.teachers_of(cell).items()
         }
+
+    def has_made(self, cell: Cell, record: dict[str, Any]) -> bool:
+        """Returns whether a `results.json` of `lrsa train` is of a run with the arguments and posts of a cell."""
+        arguments = chosen(parse_arguments(cell.arguments))
+        if cell.given_teachers:
+            known = self.teachers_of(cell)
+            arguments["teachers"] = sum(len(known.get(name, [name])) for name in cell.given_teachers)
+        data, expected = record.get("data", {}), self.datasets[cell.dataset]
+        same = all(data.get(split, {}).get("sha256") == expected[split] for split in ("train", "validation"))
+        return same and record.get("arguments") == arguments
 
     def unlabelled_sets(self, cell: Cell) -> list[str]:
         """Returns the data sets whose train posts, without their labels, a run learns from besides its own."""

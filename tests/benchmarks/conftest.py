@@ -2,10 +2,14 @@
 
 import hashlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import pytest
+
+from modeling_lrsa.arguments import parse_arguments
+from modeling_lrsa.training_record import chosen
 
 
 def _load(name: str, path: Path):
@@ -74,3 +78,16 @@ def finished(suite_text, data_root, tmp_path_factory):
     for cell in suite.cells("*/seed1"):
         run_cell(suite, cell, data_root, folder / "results", folder / "runs")
     return folder / "small.yaml", folder / "results"
+
+
+@pytest.fixture
+def keep():
+    """Makes what `--keep-models` leaves of a run, but for the files of the model."""
+
+    def keep(suite, cell, run, **other):
+        (run / "model").mkdir(parents=True)
+        data = {split: {"sha256": digest} for split, digest in suite.datasets[cell.dataset].items()}
+        record = {"arguments": chosen(parse_arguments(cell.arguments)), "seed": cell.seed, "data": data} | other
+        (run / "results.json").write_text(json.dumps(record))
+
+    return keep

@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 
 import benchmarks.cell as cell_module
 from benchmarks.cell import Running, claim, result_path, run_cell, score_split, train_cell
-from benchmarks.result_file import DamagedResult, plain, read_result, score, unpack_predictions
-from benchmarks.runner import check_result
+from benchmarks.result_file import DamagedResult, check_result, plain, read_result, score, unpack_predictions
 from benchmarks.suite import file_hash, read_suite
 from processing import PostError, load_posts
 from processing.posts import gold_aspects
@@ -260,10 +259,10 @@ def test_two_runs_in_one_folder(one, data_root, tmp_path):
     assert work.is_dir()
 
 
-def test_a_kept_model_stays_until_there_is_a_new_one(one, data_root, tmp_path, monkeypatch):
+def test_a_kept_model_stays_until_there_is_a_new_one(one, data_root, tmp_path, monkeypatch, keep):
     suite, cell, path = one
     runs, kept = tmp_path / "runs", tmp_path / "runs" / cell.place / "model"
-    kept.mkdir(parents=True)
+    keep(suite, cell, kept.parent)
     (kept / "of a former run").touch()
     run_cell(suite, cell, data_root, tmp_path / "mine", runs)
     assert os.listdir(kept) == ["of a former run"]

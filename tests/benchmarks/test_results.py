@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.errors import count_errors, errors_path, read_errors
-from benchmarks.result_file import count_right, plain, read_result, score, unpack_predictions
+from benchmarks.result_file import check_result, count_right, plain, read_result, score, unpack_predictions
 from benchmarks.rows import read_rows
-from benchmarks.runner import check_result
 from benchmarks.suite import file_hash, read_suite
 from benchmarks.tables import DOCUMENTS, SUITES, render
 from processing import compute_mabsa_metrics, load_posts

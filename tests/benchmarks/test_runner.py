@@ -17,6 +17,8 @@ from benchmarks.result_file import read_result
 from benchmarks.runner import Places, Pool, find_model, run_cells, take_over, with_teachers
 from benchmarks.suite import read_suite
 from hub_scripts.cli import main
+from modeling_lrsa.arguments import parse_arguments
+from modeling_lrsa.training_record import chosen
 
 
 ROOT = Path(__file__).parents[2]
@@ -270,42 +272,61 @@ def test_a_run_that_another_suite_is_at_is_not_taken_over(finished, suite_file, 
     assert take_over(suite, cell, Places(data_root, Path("results"), Path("runs")))
 
 
-def test_the_model_that_another_suite_kept_is_linked(finished, suite_file, data_root, place):
+def test_the_model_that_another_suite_kept_is_linked(finished, suite_file, data_root, place, keep):
     text = suite_file.read_text().replace("  lrsa: {num_fusion_layers: 1}", "  fused: {num_fusion_layers: 1}")
     (place / "other.yaml").write_text(text.replace("[lrsa, off]", "[fused, off]"))
     shutil.copytree(finished[1], "results")
     places = Places(data_root, Path("results"), Path("runs"))
     suite = read_suite("other.yaml")
     fused, off = suite.cells("*/seed1")[::-1]
-    kept, linked = (
-        place / "runs" / cell / "seed1" / "model" for cell in ("small/tiny-vlp-lrsa", "other/tiny-vlp-fused")
-    )
+    kept, linked = (place / "runs" / cell / "seed1" for cell in ("small/tiny-vlp-lrsa", "other/tiny-vlp-fused"))
     assert fused.name == "tiny-vlp-fused" and not find_model(suite, fused, places)
     for _ in range(2):
-        kept.mkdir(parents=True)
-        assert find_model(suite, fused, places) and linked.resolve() == kept
+        keep(suite, fused, kept)
+        assert find_model(suite, fused, places) and (linked / "model").resolve() == kept / "model"
         assert not find_model(suite, off, places)
-        kept.rename(kept.with_name("moved"))
+        shutil.rmtree(kept)
         assert not find_model(suite, fused, places)
-        shutil.rmtree(kept.with_name("moved"))
 
 
-def test_the_models_that_an_earlier_command_kept_stay(finished, suite_file, data_root, place):
+def test_a_kept_model_that_was_made_otherwise_teaches_nobody(finished, suite_file, data_root, place, keep):
+    student = "  student: {num_fusion_layers: 0, teacher: '@lrsa'}\ncompare:"
+    suite_file.write_text(suite_file.read_text().replace("compare:", student))
+    suite, places = read_suite(suite_file), Places(data_root, Path("results"), Path("runs"))
+    (learner,), (teacher,) = (suite.cells(f"tiny-vlp-{arm}/seed1") for arm in ("student", "lrsa"))
+    made = {"num_train_epochs": 2.0, "num_fusion_layers": 1}
+    arguments = chosen(parse_arguments(teacher.arguments))
+    assert made.items() <= arguments.items()
+    run = places.runs / teacher.place
+    for other in (
+        {"arguments": arguments | {"num_train_epochs": 3.0}},
+        {"seed": 2},
+        {"data": {"train": {"sha256": "0"}, "validation": {"sha256": "0"}}},
+    ):
+        keep(suite, teacher, run, **other)
+        assert not find_model(suite, teacher, places)
+        assert with_teachers(suite, [learner], places)[0] == [teacher, learner]
+        shutil.rmtree(run)
+    keep(suite, teacher, run)
+    assert with_teachers(suite, [learner], places)[0] == [learner]
+
+
+def test_the_models_that_an_earlier_command_kept_stay(finished, suite_file, data_root, place, keep):
     """A student's teacher is deleted after it, unless its model was there before."""
     student = "  student: {num_fusion_layers: 0, teacher: '@lrsa', distillation_weight: 0.5}\ncompare:"
     suite_file.write_text(suite_file.read_text().replace("compare:", student))
     shutil.copytree(finished[1], "results")
-    kept = place / "runs" / "small" / "tiny-vlp-lrsa" / "seed1" / "model"
-    kept.mkdir(parents=True)
     suite = read_suite(suite_file)
+    (teacher,) = suite.cells("*-lrsa/seed1")
+    keep(suite, teacher, place / "runs" / teacher.place)
     left = run_cells(
         suite, suite.cells("*-student/seed1"), Places(data_root, place / "results", place / "runs"), processes=1
     )
     assert len(left) == 1, "an empty folder is no teacher"
-    assert kept.is_dir()
+    assert (place / "runs" / teacher.place / "model").is_dir()
 
 
-def test_teachers_of_teachers_are_trained_where_no_model_is(finished, suite_file, data_root, place):
+def test_teachers_of_teachers_are_trained_where_no_model_is(finished, suite_file, data_root, place, keep):
     arms = (
         "  student: {num_fusion_layers: 0, teacher: '@lrsa'}\n  heir: {num_fusion_layers: 0, teacher: '@student/*'}\n"
     )
@@ -313,7 +334,7 @@ def test_teachers_of_teachers_are_trained_where_no_model_is(finished, suite_file
     shutil.copytree(finished[1], "results")
     suite, places = read_suite(suite_file), Places(data_root, Path("results"), Path("runs"))
     (heir,), students, lrsa = (suite.cells(f"tiny-vlp-{name}") for name in ("heir/seed1", "student", "lrsa"))
-    (place / "runs" / students[1].place / "model").mkdir(parents=True)
+    keep(suite, students[1], place / "runs" / students[1].place)
     trained, numbers = with_teachers(suite, [heir], places)
     assert trained == [students[0], lrsa[0], heir] and numbers == dict.fromkeys([*students, lrsa[0]], 1)
 

@@ -49,6 +49,12 @@ def test_scores_are_means_over_the_seeds_that_are_there(suite, results):
     assert lrsa[2:4] == ["lrsa", "1 of 2"] and lrsa[5:7] == ["50.00", "100.00"]
 
 
+def test_results_of_another_recipe_are_refused(results, suite_file):
+    suite_file.write_text(suite_file.read_text().replace("num_train_epochs: 2", "num_train_epochs: 3"))
+    with pytest.raises(PostError, match=r"tiny-vlp-off/seed1\.json: was made with num_train_epochs 2, .* now says 3"):
+        read_rows(read_suite(suite_file), results)
+
+
 def test_comparison_is_over_the_seeds_that_both_arms_have(suite, results):
     rows = read_rows(suite, results)
     (line,) = cells_of(TABLES["comparisons"](suite, rows))
