@@ -51,12 +51,3 @@ def approximate_randomization(
         drawn = micro_f1(first.sum(0) + moved) - micro_f1(second.sum(0) - moved)
         extreme += int((np.abs(drawn) >= abs(difference) - 1e-9).sum())  # equal ones may differ by rounding
     return difference, (extreme + 1) / (draws + 1)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number (Holm, 1979)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from processing import PostError
+from processing.rationales.audit.rates import holm
 from processing.writing import write_whole
 
 from .errors import ERROR_TABLES, read_errors
 from .rows import TWITTER, Row, counts_of, read_rows, with_names
-from .significance import approximate_randomization, holm, mean_and_deviation
+from .significance import approximate_randomization, mean_and_deviation
 from .suite import Suite, read_suite
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import RepoCard
 
 from processing import PostError
 from processing.images_lrsa import open_image
-from processing.posts import FEATURES, iterate_posts, read_json_lines, split_files
+from processing.posts import FEATURES, iterate_posts, split_files
 from processing.rationales.post_questions import RATIONALES
 from processing.rationales.provenance import PROVENANCE, provenance_of, summarize
 
@@ -137,19 +137,21 @@ def write_split(file: Path, split: str, images: str | None, work: Path) -> tuple
     def rows() -> Iterator[dict[str, Any]]:
         counts.clear()
         for where, row, post in iterate_posts(file, images, labels=None):
-            picture = post["image"] and Path(post["image"])
-            if picture and not picture.is_file():
+            picture = post["image"]
+            if isinstance(picture, str):
+                path = Path(picture)
+                picture = {"bytes": path.read_bytes() if path.is_file() else None, "path": path.name}
+            if picture and not picture["bytes"]:
                 counts["missing"] += 1
                 picture = None
             if picture:
                 try:
-                    open_image(str(picture))
+                    open_image(picture["bytes"])
                 except ValueError as error:
                     raise PostError(f"{where}: image: {error}. Repair or remove it.") from error
-                post["image"] = {"bytes": picture.read_bytes(), "path": picture.name}
             counts.update(posts=1, image=int(picture is not None), aspects=len(post["aspects"] or []))
             counts.update({name: 1 for name in RATIONALES if post[name]})
-            post |= {"image": post["image"] if picture else None, **{name: row.get(name) for name in extras}}
+            post |= {"image": picture, **{name: row.get(name) for name in extras}}
             post["rationale_provenance"] = provenance_of(row, where)
             yield {name: post[name] for name in features}
 
@@ -167,10 +169,9 @@ def write_split(file: Path, split: str, images: str | None, work: Path) -> tuple
 def extra_columns(file: Path) -> tuple[dict[str, Value], list[str]]:
     """Returns the columns of what else the posts hold: strings, numbers or truth values; and what is none of these."""
     kinds: dict[str, set] = defaultdict(set)
-    for _, row in read_json_lines(file):
-        if isinstance(row, dict):
-            for name in row.keys() - FEATURES.keys() - {"rationale_provenance"}:
-                kinds[name].add(type(row[name]))
+    for _, row, _ in iterate_posts(file, labels=None):
+        for name in row.keys() - FEATURES.keys() - {"rationale_provenance"}:
+            kinds[name].add(type(row[name]))
     dtypes = {str: "string", bool: "bool", int: "int64", float: "float64"}
     columns, left = {}, []
     for name, found in sorted(kinds.items()):

@@ -15,7 +15,7 @@ from processing.parts import Answered
 from processing.posts import stored_picture
 
 from .loading import load_model
-from .predictor import Predictor
+from .predictor import Predictor, no_lexicon
 
 
 TASKS = ("mabsa", "mate", "masc")
@@ -76,6 +76,8 @@ def _onnx_predictor(name: str, task: str, batch_size: int, lexicon: str | None) 
         model = LRSAOnnxPredictor(name)
     except (ImportError, OSError, ValueError) as error:
         raise PostError(f"{name}: {' '.join(str(error).split())}") from error
+    if lexicon is not None and not model.reads_linguistics:
+        raise no_lexicon(lexicon)
     annotator = load_annotator(lexicon) if model.reads_linguistics else None
 
     def predict(posts: Sequence[dict[str, Any]]) -> list[list[dict]]:
@@ -84,7 +86,10 @@ def _onnx_predictor(name: str, task: str, batch_size: int, lexicon: str | None) 
         if annotator is not None:
             posts = [post | {"linguistics": found} for post, found in zip(posts, annotator(texts))]
         order = sorted(range(len(posts)), key=lambda index: sum(map(len, texts[index])), reverse=True)
-        found = model.predict([posts[index] for index in order], task, batch_size)
+        try:
+            found = model.predict([posts[index] for index in order], task, batch_size)
+        except ValueError as error:
+            raise PostError(str(error)) from error
         return [aspects for _, aspects in sorted(zip(order, found), key=lambda pair: pair[0])]
 
     return predict

@@ -216,7 +216,7 @@ class LRSAEncoder(RationaleReader, ImageBlock, LRSAPreTrainedModel):
         if ids is None:
             return (embeddings(input_ids) if inputs_embeds is None else inputs_embeds), None
         text = input_ids if inputs_embeds is None else inputs_embeds
-        brackets = torch.tensor(ids, device=text.device).expand(len(text), -1)
+        brackets = torch.tensor(ids, device=text.device).expand(text.shape[0], -1)
         if inputs_embeds is not None:
             return inputs_embeds, embeddings(brackets)
         embeds = embeddings(torch.cat([brackets, input_ids], dim=1))

@@ -16,4 +16,5 @@ def load_model(name: str) -> tuple[LRSAForMABSA, LRSAProcessor]:
         processor.check_fits(model.config)
         return model, processor
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
-        raise PostError(f"{name}: no LRSA model with its processor: {str(error).splitlines()[0]}") from error
+        told = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise PostError(f"{name}: no LRSA model with its processor: {told}") from error

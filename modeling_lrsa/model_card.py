@@ -145,7 +145,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def places(folder: Path) -> tuple[Path, ...]:
     """Folders in which results of a model lie: its own, and of one that `lrsa train` wrote, the one around it."""
-    around = folder.absolute().parent
+    folder = folder.absolute()
+    around = folder.parent
     trained = folder.name in ("model", "adapter") and "parameters" in read_json(around / "results.json")
     return (around, folder) if trained else (folder,)
 

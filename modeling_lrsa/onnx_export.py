@@ -1,6 +1,7 @@
 """Exports a model to ONNX graphs that `processing.LRSAOnnxPredictor` runs without torch."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -226,5 +227,22 @@ def export_onnx(model: LRSAForMABSA, processor: LRSAProcessor, folder: str | Pat
         cross=first["cross"],
         past=[tensor[:, :, :1].repeat(1, 1, TARGETS - 1, 1) for tensor in first["present"]],
     )
-    ExportedModel(components, exporter.export_format, model.config, model.generation_config).save_pretrained(folder)
-    processor.save_pretrained(folder)
+    exported = ExportedModel(components, exporter.export_format, model.config, model.generation_config)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as fresh:
+        exported.save_pretrained(fresh)
+        processor.save_pretrained(fresh)
+        move_whole(Path(fresh), folder)
+
+
+def move_whole(fresh: Path, folder: Path) -> None:
+    """Moves the files of an export to where there may be a former one.
+
+    `encoder.onnx`, without which a folder holds no model, goes first and comes last: no graphs of two exports mix.
+    """
+    (folder / "encoder.onnx").unlink(missing_ok=True)
+    for former in folder.glob("*.onnx*"):
+        former.unlink()
+    for file in sorted(fresh.iterdir(), key=lambda file: file.name == "encoder.onnx"):
+        file.replace(folder / file.name)

@@ -125,8 +125,12 @@ def annotator_of(config: LRSAConfig, lexicon: str | None) -> Annotator | None:
     if config.reads_linguistics:
         return load_annotator(lexicon)
     if lexicon is not None:
-        raise PostError(f"lexicon: {lexicon}: a model without aspect_attention and num_graph_layers reads none.")
+        raise no_lexicon(lexicon)
     return None
+
+
+def no_lexicon(lexicon: str) -> PostError:
+    return PostError(f"lexicon: {lexicon}: a model without aspect_attention and num_graph_layers reads none.")
 
 
 def predict_posts(

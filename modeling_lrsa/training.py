@@ -109,6 +109,7 @@ def train(
             "seconds": seconds,
             **record,
         }
+        (output / "test_results.json").unlink(missing_ok=True)  # of the model that was here
         with whole_folder(output / "model") as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)

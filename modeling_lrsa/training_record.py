@@ -84,6 +84,8 @@ def chosen(arguments: Sequence[Any]) -> dict[str, Any]:
             relevant = field.name in LEARNT if isinstance(group, TrainingArguments) else field.name not in PLACES
             if relevant and value != field.default:
                 found[field.name] = plain(value)
+    if "model" in found:  # which has parts of its own
+        found = {name: value for name, value in found.items() if name not in ("text_model", "vision_model")}
     if teachers := found.pop("teacher", None):
         found["teachers"] = len(teachers)
     if any(getattr(group, "unlabelled", None) for group in arguments):

@@ -8,7 +8,7 @@ import numpy as np
 from .batch_lrsa import EncodedPost, MABSABatch
 from .linguistic_columns_lrsa import linguistic_columns
 from .processing_lrsa import LRSAProcessor
-from .region_features import read_features
+from .region_features import read_features, stack_features
 
 
 # Columns of a prepared data set that go into a batch as they are. States of frozen parts come as float16 bytes,
@@ -106,15 +106,7 @@ class DataCollatorForMABSA:
         return self._features(rows) or self.processor.encode_images([row.get("image") for row in rows])
 
     def _features(self, rows: Sequence[dict]) -> dict[str, Any]:
-        features = [self._read(row.get("image_features")) for row in rows]
-        given = [feature is not None for feature in features]
-        if not any(given):
-            return {}
-        blank = np.zeros_like(features[given.index(True)])
-        return {
-            "image_features": np.stack([blank if feature is None else feature for feature in features]),
-            "image_attention_mask": np.array(given, dtype=np.int64),
-        }
+        return stack_features([self._read(row.get("image_features")) for row in rows])
 
     def _read(self, features: str | bytes | None) -> np.ndarray | None:
         if isinstance(features, str):

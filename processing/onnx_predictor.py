@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from .batch_lrsa import MABSABatch
 from .indexing_lrsa import EOS_TARGET_ID
 from .processing_lrsa import LRSAProcessor
+from .region_features import read_features, stack_features
 
 
 class LRSAOnnxPredictor:
@@ -55,7 +56,11 @@ class LRSAOnnxPredictor:
         Args:
             posts: strings, or dictionaries with `text` (or `words`) and any of `image`, `image_rationale`,
                 `text_rationale`, `linguistics`; for `task="masc"` with `aspects`. A list, or what `load_posts` gives.
+                For a model without vision model `image_features` in place of `image`: the file of an array.
             task: `"mabsa"`, `"mate"`, or `"masc"`, which asks the polarity of the given spans.
+
+        Raises:
+            ValueError: what the processor refuses, or features that are not as the model takes them.
         """
         found: list[list[dict]] = []
         for first in tqdm(range(0, len(posts), batch_size), desc="Predicting", disable=not progress):
@@ -73,7 +78,7 @@ class LRSAOnnxPredictor:
                 more[f"{kind}_rationales"] = [post.get(f"{kind}_rationale") for post in posts]
         if self.reads_linguistics:
             more["linguistics"] = [post.get("linguistics") for post in posts]
-        return self.processor(
+        inputs = self.processor(
             text=[post["text"] if post.get("words") is None else post["words"] for post in posts],
             images=[post.get("image") for post in posts],
             aspects=[post.get("aspects") or [] for post in posts] if task == "masc" else None,
@@ -81,6 +86,22 @@ class LRSAOnnxPredictor:
             return_tensors="np",
             **more,
         )
+        if self.reads_features:
+            inputs.update(stack_features([self._features_of(post) for post in posts]))
+        return inputs
+
+    def _features_of(self, post: dict) -> np.ndarray | None:
+        if (file := post.get("image_features")) is None:
+            return None
+        features, wanted = read_features(file), tuple(self.inputs["encoder"]["image_features"].shape[1:])
+        if features.shape != wanted:
+            raise ValueError(f"{file}: features {features.shape} of a picture, but the model takes {wanted}.")
+        return features
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the model takes precomputed features of pictures, and no pictures."""
+        return "image_features" in self.inputs["encoder"] and "vision" not in self.graphs
 
     @property
     def reads_linguistics(self) -> bool:

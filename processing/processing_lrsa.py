@@ -101,12 +101,8 @@ class LRSAProcessor(ProcessorMixin):
             )
         parts = {"image_processor": image_processor, "tokenizer": tokenizer}
         super().__init__(*(parts[name] for name in self.get_attributes()), **kwargs)
-        special = 0 if tokenizer is None else sum(map(len, self._special_ids()))
-        if max_rationale_length <= special:
-            raise ValueError(
-                f"max_rationale_length={max_rationale_length} leaves no room beside {special} special tokens: it must "
-                f"be at least {special + 1}."
-            )
+        if tokenizer is not None:
+            self._rationale_frame()  # which refuses a length that is too short
 
     @classmethod
     def from_config(cls, config, tokenizer, image_processor=None, **kwargs) -> "LRSAProcessor":
@@ -240,6 +236,17 @@ class LRSAProcessor(ProcessorMixin):
         first = next(i for i in range(len(ids)) if ids[i : i + len(inner)] == inner)
         return ids[:first], ids[first + len(inner) :]
 
+    def _rationale_frame(self) -> tuple[list[int], int, list[int]]:
+        """Special tokens in front of a rationale, how many of its own there may be, and those behind it."""
+        before, after = self._special_ids()
+        special = len(before) + len(after)
+        if self.max_rationale_length <= special:
+            raise ValueError(
+                f"max_rationale_length={self.max_rationale_length} leaves no room beside {special} special tokens: it "
+                f"must be at least {special + 1}."
+            )
+        return before, self.max_rationale_length - special, after
+
     def _encode_texts(self, posts: list[EncodedPost], max_length: int, on_long_text: str) -> list[list[int]]:
         """Returns the token ids of each post and sets its `word_ids`. Each word is tokenised alone."""
         unique = sorted({post.text[start:end] for post in posts for start, end in post.offsets})
@@ -306,8 +313,7 @@ class LRSAProcessor(ProcessorMixin):
         encoded = self.tokenizer(
             given, truncation=False, padding=False, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
-        before, after = self._special_ids()
-        room = self.max_rationale_length - len(before) - len(after)
+        before, room, after = self._rationale_frame()
         encoded_rows = iter(encoded.input_ids)
         rows = [before + next(encoded_rows)[:room] + after if rationale else [] for rationale in rationales]
         masks = [[1] * len(ids) for ids in rows]
@@ -337,8 +343,7 @@ class LRSAProcessor(ProcessorMixin):
         )
         # A token begins with the white space in front of its word, with some tokenizers.
         inner = [max(word_at[start:end], default=-1) for start, end in encoded.offset_mapping]
-        before, after = self._special_ids()
-        room = self.max_rationale_length - len(before) - len(after)
+        before, room, after = self._rationale_frame()
         words = [{"word": rationale[start:end], "start": start, "end": end} for start, end in spans]
         return words, [-1] * len(before) + inner[:room] + [-1] * len(after)
 

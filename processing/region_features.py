@@ -1,6 +1,7 @@
 """Features of pictures that were computed elsewhere, as those of detected regions: an array file a picture."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -37,3 +38,17 @@ def read_features(path: str | Path) -> np.ndarray:
         return loaded.astype(np.float32)
     except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
         raise ValueError(f"{path}: features can't be read: {error}") from error
+
+
+def stack_features(features: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
+    """Returns the features (N, D) of posts as `image_features` (batch, N, D), zeros where there are none, with
+    `image_attention_mask`; nothing where no post has some.
+    """
+    given = [feature is not None for feature in features]
+    if not any(given):
+        return {}
+    blank = np.zeros_like(features[given.index(True)])
+    return {
+        "image_features": np.stack([blank if feature is None else feature for feature in features]),
+        "image_attention_mask": np.array(given, dtype=np.int64),
+    }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.significance import approximate_randomization, holm, mean_and_deviation, micro_f1
+from benchmarks.significance import approximate_randomization, mean_and_deviation, micro_f1
 
 
 def counts(seed: int, posts: int, accuracy: float) -> np.ndarray:
@@ -78,19 +78,6 @@ def test_counts_of_other_posts_are_refused():
 
 def test_micro_f1_of_nothing_is_zero():
     assert micro_f1(np.array([[0, 0, 0], [1, 2, 2]])).tolist() == [0.0, 50.0]
-
-
-@pytest.mark.parametrize(
-    "given_values, expected",
-    [
-        ([], []),
-        ([0.04], [0.04]),
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # as of R's p.adjust
-        ([0.5, 0.6], [1.0, 1.0]),
-    ],
-)
-def test_holm(given_values, expected):
-    assert holm(given_values) == pytest.approx(expected)
 
 
 def test_mean_and_sample_deviation():

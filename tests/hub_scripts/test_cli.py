@@ -210,6 +210,13 @@ def test_a_missing_model_is_told_in_one_line(posts_folder, capfd):
     assert capfd.readouterr().err.startswith("lrsa evaluate: /no/such/model: no LRSA model")
 
 
+def test_a_model_of_another_kind_is_told_with_the_reason(text_folder, posts_folder, capfd):
+    assert main(["evaluate", str(text_folder), str(posts_folder)]) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"lrsa evaluate: {text_folder}: no LRSA model with its processor: ")
+    assert not error.endswith(":")
+
+
 def test_weights_that_are_cut_off_are_told_in_one_line(run_folder, posts_folder, tmp_path, capfd):
     shutil.copytree(run_folder / "model", tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"

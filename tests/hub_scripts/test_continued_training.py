@@ -11,6 +11,7 @@ from hub_scripts.cli import main
 from modeling_lrsa import LRSAForMABSA
 from modeling_lrsa.frozen_states import collator_for
 from modeling_lrsa.loading import load_model
+from modeling_lrsa.model_card import read_record
 from modeling_lrsa.predictor import prepare_for_model
 from modeling_lrsa.soft_targets import add_teachers
 from modeling_lrsa.training_posts import DataArguments, load_split
@@ -53,6 +54,22 @@ def test_its_fusion_learns(baseline, posts_folder, tmp_path):
     assert results["gates"] and all(results["gates"].values())
     model = LRSAForMABSA.from_pretrained(tmp_path / "out" / "model")
     assert model.config.num_fusion_layers == 1
+
+
+def test_scores_of_the_model_before_do_not_stay(baseline, posts_folder, tmp_path):
+    out = tmp_path / "out"
+    assert go_on(baseline, posts_folder, out, "--max_steps", "1") == 0
+    assert main(["evaluate", str(out / "model"), str(posts_folder), "--output", str(out / "test_results.json")]) == 0
+    assert "test" in read_record(out / "model")
+    assert go_on(baseline, posts_folder, out, "--max_steps", "1") == 0
+    assert "test" not in read_record(out / "model")
+
+
+def test_a_record_names_the_parts_that_a_model_has(baseline, posts_folder, tmp_path):
+    parts = ["--text_model", "elsewhere", "--vision_model", "elsewhere"]  # of a recipe, say
+    assert go_on(baseline, posts_folder, tmp_path / "out", "--max_steps", "1", *parts) == 0
+    arguments = json.loads((tmp_path / "out" / "results.json").read_text())["arguments"]
+    assert arguments == {"model": baseline.name, "max_steps": 1}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from PIL import Image
 from hub_scripts import push_dataset
 from hub_scripts.cli import main
 from hub_scripts.push_dataset import SUMMARY, dataset_publication, is_open
+from processing import load_posts, save_posts
 from processing.rationales.provenance import PROVENANCE
 
 
@@ -85,6 +86,21 @@ def test_rows_come_back(folder, tmp_path):
     sources = [row["rationale_provenance"]["text_rationale"] for row in plain]
     assert sources[1:] == [None, None] and json.loads(sources[0].pop("settings")) == SOURCE["settings"]
     assert sources[0] == {name: SOURCE[name] for name in PROVENANCE if name != "settings"}
+
+
+def test_parquet_is_published_with_its_pictures(folder, tmp_path):
+    lines, _ = published(folder, tmp_path / "lines")
+    other = tmp_path / "parquet"
+    for split in ("train", "test"):
+        save_posts(load_posts(folder / f"{split}.jsonl", labels=("positive", "mixed")), other / f"{split}.parquet")
+    files, said = published(other, tmp_path / "work")
+    assert said == ["train: 3 posts, 1 pictures", "test: 3 posts, 1 pictures"]
+    rows, expected = (
+        datasets.Dataset.from_parquet(str(found["data/train-00000-of-00001.parquet"]), cache_dir=str(tmp_path / name))
+        for name, found in (("a", files), ("b", lines))
+    )
+    assert rows[0]["image"].size == (50, 30) and rows[1]["image"] is None
+    assert rows["text"] == expected["text"] and rows["aspects"] == expected["aspects"]
 
 
 def test_the_card_tells_where_rationales_came_from(folder, tmp_path):

@@ -11,6 +11,8 @@ from transformers import pipeline
 from transformers.utils import logging
 
 from hub_scripts.cli import main
+from modeling_lrsa.loading import load_model
+from modeling_lrsa.onnx_export import export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,30 @@ def test_trains_evaluates_and_predicts(model, posts, tmp_path):
     assert main(["evaluate", out, str(posts)]) == 0
     assert main(["predict", out, str(posts / "test.jsonl"), "--output", str(tmp_path / "found.jsonl")]) == 0
     assert len((tmp_path / "found.jsonl").read_text().splitlines()) == 4
+
+
+def test_its_graphs_read_features_too(model, posts, tmp_path, capfd):
+    assert train(model, posts, tmp_path / "out", "--num_fusion_layers", "1") == 0
+    trained, onnx = tmp_path / "out" / "model", tmp_path / "onnx"
+    export_onnx(*load_model(str(trained)), onnx)
+    found = {}
+    for name, folder, options in (
+        ("torch", trained, []),
+        ("onnx", onnx, []),
+        ("torch without", trained, ["--images", str(tmp_path)]),
+        ("onnx without", onnx, ["--images", str(tmp_path)]),
+    ):
+        output = tmp_path / f"{name}.jsonl"
+        assert main(["predict", str(folder), str(posts / "test.jsonl"), "--output", str(output), *options]) == 0
+        rows = [json.loads(line)["aspects"] for line in output.read_text().splitlines()]
+        found[name] = [[{**a, "score": round(a["score"], 4)} for a in row] for row in rows]
+    assert found["torch"] == found["onnx"] and found["torch without"] == found["onnx without"]
+    assert found["torch"] != found["torch without"]
+    path = posts / "images" / "2.npy"
+    np.save(path, np.zeros((1, 2), dtype=np.float32))
+    assert main(["predict", str(onnx), str(posts / "test.jsonl")]) == 2
+    message = f"features (1, 2) of a picture, but the model takes {sizes(model)}."
+    assert capfd.readouterr().err.strip().splitlines()[-1] == f"lrsa predict: {path}: {message}"
 
 
 def test_features_of_another_shape_are_named(model, posts, tmp_path, capfd):

@@ -51,6 +51,7 @@ MODELS = {
         "num_fusion_layers": 1,
         "num_special_targets": 3,
         "decoder_prefix": [0, 2, 2],
+        "image_bracket_token_ids": [57, 58],
     },
     "baseline": {"image": "regions", "text_changes": ONE_LAYER, "decoder_layers": 1, "num_fusion_layers": 0},
 }

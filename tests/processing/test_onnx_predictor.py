@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from transformers import BertConfig, ViTConfig
 
 from hub_scripts.cli import main
 from modeling_lrsa import LRSAConfig, LRSAForMABSA
-from modeling_lrsa.onnx_export import export_onnx
+from modeling_lrsa.onnx_export import export_onnx, move_whole
 from modeling_lrsa.predictor import predict_batch
 from processing import LRSAOnnxPredictor, LRSAProcessor
 
@@ -179,6 +180,40 @@ def test_command_line(folder, predictor, posts, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["predict", str(folder), str(given), "--num-beams", "2"])
     assert "greedily" in capsys.readouterr().err
+
+
+def test_a_lexicon_that_nothing_reads_is_refused(folder, tmp_path, capsys):
+    given = tmp_path / "posts.jsonl"
+    given.write_text('{"text": "so good"}\n')
+    assert main(["predict", str(folder), str(given), "--lexicon", "none.txt"]) == 2
+    assert "lexicon: none.txt: a model without aspect_attention" in capsys.readouterr().err
+
+
+def test_an_export_takes_the_place_of_a_former_one(model, processor, tmp_path, monkeypatch):
+    fresh, folder = tmp_path / "fresh", tmp_path / "onnx"
+    for place, text in ((fresh, "new"), (folder, "old")):
+        place.mkdir()
+        for name in ("encoder.onnx", "decoder.onnx", "config.json"):
+            (place / name).write_text(text)
+    (folder / "vision.onnx").touch()
+    (folder / "model.safetensors").touch()
+    replace = Path.replace
+
+    def fail(path, target):
+        if path.name == "decoder.onnx":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", fail)
+        move_whole(fresh, folder)
+    with pytest.raises(FileNotFoundError, match=r"holds no encoder\.onnx"):
+        LRSAOnnxPredictor(folder)
+    move_whole(fresh, folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "encoder.onnx", "decoder.onnx", "config.json", "model.safetensors"
+    }  # fmt: skip
+    assert (folder / "encoder.onnx").read_text() == (folder / "decoder.onnx").read_text() == "new"
 
 
 def test_a_folder_without_graphs(tmp_path):

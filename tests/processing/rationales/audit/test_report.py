@@ -174,6 +174,10 @@ def test_wilson_interval_by_hand():
         assert interval(count, total) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_holm_as_by_another_implementation():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # R's p.adjust
+
+
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_by_its_definition(ps):
     ranked = sorted(ps)
