@@ -9,6 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .batch_lrsa import MABSABatch
+from .decoding_lrsa import read_aspects
 from .indexing_lrsa import EOS_TARGET_ID
 from .processing_lrsa import LRSAProcessor
 from .region_features import read_features, stack_features
@@ -68,7 +69,7 @@ class LRSAOnnxPredictor:
             batch = [posts[index] for index in range(first, min(first + batch_size, len(posts)))]
             inputs = self._encode([{"text": post} if isinstance(post, str) else post for post in batch], task)
             sequences, probabilities = self.generate(**inputs)
-            found += self.processor.read_aspects(sequences.tolist(), probabilities, inputs.posts, task)
+            found += read_aspects(self.processor.index_format, sequences.tolist(), probabilities, inputs.posts, task)
         return found
 
     def _encode(self, posts: list[dict], task: str) -> MABSABatch:

@@ -7,6 +7,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Text
 from transformers.utils import logging
 
 from .batch_lrsa import EncodedPost, MABSABatch
+from .decoding_lrsa import read_aspects, step_probabilities
 from .images_lrsa import one_image, open_image
 from .indexing_lrsa import IndexFormat, default_id2label
 from .linguistic_columns_lrsa import check_linguistics, linguistic_columns
@@ -398,53 +399,8 @@ class LRSAProcessor(ProcessorMixin):
             characters, end exclusive; for words with `"word_start"` and `"word_end"` (exclusive) besides, offsets in
             `" ".join(words)`.
         """
-        sequences = getattr(outputs, "sequences", outputs)
-        return self.read_aspects(sequences.tolist(), self._step_probabilities(outputs), inputs.posts, task)
-
-    def read_aspects(
-        self, sequences: list[list[int]], probabilities: Any, posts: list[EncodedPost], task: str = "mabsa"
-    ) -> list[list[dict]]:
-        """Reads aspects off target ids, whatever generated them; see `post_process_mabsa`.
-
-        Args:
-            sequences: target ids of each row; where a post has several rows, one after the other.
-            probabilities: (rows, steps) array or tensor, those of the last targets of each row, or `None`.
-        """
-        copies = max(1, len(sequences) // max(1, len(posts)))
-        results = []
-        for row, targets in enumerate(sequences):
-            post = posts[row // copies]
-            found = []
-            for start, end, polarity, position in self.index_format.decode(targets, post.word_ids):
-                first, last = post.offsets[start][0], post.offsets[end - 1][1]
-                aspect = {"aspect": post.text[first:last], "polarity": polarity, "score": None}
-                aspect |= {"start": first, "end": last}
-                if probabilities is not None:
-                    step = position - (len(targets) - probabilities.shape[1])
-                    aspect["score"] = float(probabilities[row, step : step + 3].prod())
-                if post.is_words:
-                    aspect |= {"word_start": start, "word_end": end}
-                if task == "mate":
-                    del aspect["polarity"]
-                found.append(aspect)
-            results.append(found)
-        return results
-
-    @staticmethod
-    def _step_probabilities(outputs: Any):
-        """Probability of each generated target (rows, steps): softmax of its step's processed scores on its beam."""
-        scores = getattr(outputs, "scores", None)
-        if scores is None:
-            return None
-        import torch
-
-        sequences, beams = outputs.sequences, getattr(outputs, "beam_indices", None)
-        steps = len(scores) if beams is None else beams.shape[1]
-        if beams is None:
-            beams = torch.arange(len(sequences), device=sequences.device).unsqueeze(-1).expand(-1, steps)
-        probabilities = torch.stack(scores[:steps], dim=1).float().softmax(-1)
-        step = torch.arange(steps, device=sequences.device)
-        return probabilities[beams.clamp(min=0).long(), step, sequences[:, -steps:]].cpu()
+        sequences = getattr(outputs, "sequences", outputs).tolist()
+        return read_aspects(self.index_format, sequences, step_probabilities(outputs), inputs.posts, task)
 
 
 LRSAProcessor.register_for_auto_class()
