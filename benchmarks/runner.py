@@ -40,20 +40,24 @@ def state_of(suite: Suite, cell: Cell, places: Places) -> tuple[str, dict[str, A
         PostError: the result was made with other arguments or data than those of the suite.
     """
     path = result_path(places.results, cell)
-    state = "to do"
-    try:
-        if (result := read_result(path)) is not None:
-            check_result(suite, cell, path, result)
-            return "done", result
-    except DamagedResult:
-        state = "half-written"
-    if path.parent.is_dir():
+    found = _look(suite, cell, path)
+    if found[0] != "done" and path.parent.is_dir():
         try:
             with claim(path):
-                pass
+                found = _look(suite, cell, path)  # a run may have ended while this waited for it
         except Running:
-            state = "running"
-    return state, None
+            return "running", None
+    return found
+
+
+def _look(suite: Suite, cell: Cell, path: Path) -> tuple[str, dict[str, Any] | None]:
+    try:
+        if (result := read_result(path)) is None:
+            return "to do", None
+    except DamagedResult:
+        return "half-written", None
+    check_result(suite, cell, path, result)
+    return "done", result
 
 
 def same_runs(suite: Suite, cell: Cell, places: Places) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
@@ -14,7 +16,7 @@ import torch
 
 from benchmarks.cell import claim, result_path
 from benchmarks.result_file import read_result
-from benchmarks.runner import Places, Pool, find_model, run_cells, take_over, with_teachers
+from benchmarks.runner import Places, Pool, find_model, run_cells, state_of, take_over, with_teachers
 from benchmarks.suite import read_suite
 from hub_scripts.cli import main
 from modeling_lrsa.arguments import parse_arguments
@@ -81,11 +83,17 @@ def test_a_killed_run_is_gone_on_with(suite_file, data_root, capfd, how):
     while not (log.is_file() and "trainable" in log.read_text()):
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
+    workers = psutil.Process(running.pid).children(recursive=True)
+    if how == signal.SIGKILL:
+        for worker in workers:
+            worker.suspend()  # or it may end before it is looked for
     running.send_signal(how)
     assert running.wait(60) == (143 if how == signal.SIGTERM else -9)
     if how == signal.SIGKILL:
         assert benchmark(suite_file, data_root, "--list", "--only", "*-off/seed1") == 0
         assert capfd.readouterr().out == "tiny-vlp-off/seed1: running\n"
+        for worker in workers:
+            worker.resume()
         while not path.is_file():
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -96,6 +104,25 @@ def test_a_killed_run_is_gone_on_with(suite_file, data_root, capfd, how):
         told = f"{path}: is half-written, of a run that was killed; it is run again.\n"
         assert capfd.readouterr().out.startswith(told)
     assert read_result(path)["seed"] == 1
+
+
+def test_a_run_that_ends_while_its_state_is_asked_is_done(finished, suite_file, data_root):
+    suite = read_suite(suite_file)
+    (cell,) = suite.cells("*-off/seed1")
+    path, claimed = result_path(Path("results"), cell), Event()
+
+    def run():
+        with claim(path):
+            claimed.set()
+            time.sleep(0.3)
+            shutil.copy(result_path(finished[1], cell), path)
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(run)
+        claimed.wait()
+        state, result = state_of(suite, cell, Places(data_root, Path("results"), Path("runs")))
+        done.result()
+    assert state == "done" and result["seed"] == 1
 
 
 def test_a_run_beside_another_leaves_it_its_cell(suite_file, data_root, capfd):
