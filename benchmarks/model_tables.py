@@ -30,7 +30,7 @@ def benchmark_of(record: Mapping[str, Any], results: Path = RESULTS, suites: Pat
         results, suites: folders of the benchmark.
 
     Raises:
-        PostError: a result file is damaged.
+        PostError: a result file is damaged, or of another run than that of its suite.
     """
     found, data = Found(), record.get("data")
     if data is None:
