@@ -1,5 +1,10 @@
 """Configuration of LRSA models."""
 
+from transformers.utils.versions import require_version
+
+
+require_version("transformers>=5.22,<6")  # before imports that others lack
+
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -127,7 +132,7 @@ class LRSAConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit", optional=True),
         "decoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bart", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None

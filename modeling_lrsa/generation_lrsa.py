@@ -9,6 +9,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from .encoder_lrsa import LRSAEncoder
 from .grammar_lrsa import LRSAGrammarLogitsProcessor, text_units
+from .pretrained_lrsa import CACHE
 
 
 DEFAULT_NEW_TOKENS = 61  # twenty triples and EOS
@@ -73,7 +74,7 @@ class LRSAGenerationMixin(GenerationMixin):
     def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
         """The first step, once a post: its beams start alike, and so the source is projected once for all of them."""
         beams = max(generation_config.num_beams, generation_config.num_return_sequences)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         fresh = type(getattr(cache, "self_attention_cache", None)) is DynamicCache and not cache.get_seq_length()
         recorded = generation_config.output_attentions or generation_config.output_hidden_states
         if beams == 1 or not fresh or recorded:
@@ -90,10 +91,10 @@ class LRSAGenerationMixin(GenerationMixin):
         return outputs
 
     @staticmethod
-    def _reorder_cache(past_key_values, beam_indices):
+    def _reorder_cache(cache, beam_indices):
         """Reorders what beams have written; the source that they read is their post's, whichever they are."""
-        getattr(past_key_values, "self_attention_cache", past_key_values).reorder_cache(beam_indices)
-        return past_key_values
+        getattr(cache, "self_attention_cache", cache).reorder_cache(beam_indices)
+        return cache
 
     def _get_logits_processor(self, generation_config, model_kwargs=None, logits_processor=None, **kwargs):
         """Adds the grammar behind the caller's processors.

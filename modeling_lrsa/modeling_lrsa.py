@@ -18,7 +18,7 @@ from .encoder_lrsa import LRSAEncoder, LRSAEncoderOutput
 from .explanation_lrsa import explain
 from .generation_lrsa import LRSAGenerationMixin
 from .pointer_lrsa import LRSAPointerHead
-from .pretrained_lrsa import LRSAPreTrainedModel
+from .pretrained_lrsa import CACHE, LRSAPreTrainedModel
 from .tagging_lrsa import LRSATagger
 
 
@@ -35,7 +35,7 @@ class LRSAOutput(ModelOutput):
             Scores of the targets.
         last_hidden_state (`torch.FloatTensor` of shape `(batch, target length, hidden)`, of `LRSAModel`):
             Decoder states.
-        past_key_values (`Cache`, *optional*):
+        cache (`Cache`, *optional*; `past_key_values` before transformers 5.24):
             Keys and values of the decoder.
         decoder_hidden_states, decoder_attentions, cross_attentions, encoder_last_hidden_state, encoder_hidden_states,
         encoder_attentions: as BART's.
@@ -47,7 +47,10 @@ class LRSAOutput(ModelOutput):
     tagging_loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None
     decoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     decoder_attentions: tuple[torch.FloatTensor, ...] | None = None
     cross_attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -144,6 +147,7 @@ class LRSAModel(LRSAPreTrainedModel):
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: LRSAEncoderOutput | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
@@ -187,14 +191,14 @@ class LRSAModel(LRSAPreTrainedModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=encoder_outputs.source_mask.long(),
-            past_key_values=past_key_values,
             use_cache=self.config.use_cache if use_cache is None else use_cache,
+            **{CACHE: past_key_values if cache is None else cache},
             **recorded,
             **kwargs,
         )
         return LRSAOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
+            **{CACHE: decoder_outputs.get(CACHE)},
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -332,6 +336,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: LRSAEncoderOutput | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
@@ -366,6 +371,8 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
                 Source columns of gold spans, padded with -1: `generate` then gives their polarities (MASC).
             labels (`(batch, target length)`, *optional*):
                 Target ids from the first start to EOS, -100 elsewhere, without the prefix.
+            cache (*optional*):
+                Keys and values of earlier targets. `past_key_values` is its name before transformers 5.24.
             num_items_in_batch (*optional*):
                 Targets of the whole batch over all devices and accumulation steps; the loss is then their sum over it.
         """
@@ -402,7 +409,7 @@ class LRSAForMABSA(LRSAPreTrainedModel, LRSAGenerationMixin):
             encoder_outputs=encoder_outputs,
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             use_cache=use_cache,
             target_rows=target_rows,
             **recorded,

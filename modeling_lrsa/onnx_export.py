@@ -15,6 +15,7 @@ from processing import LRSAProcessor
 from .encoder_lrsa import LRSAEncoderOutput
 from .grammar_lrsa import LRSAGrammarLogitsProcessor, text_units
 from .modeling_lrsa import LRSAForMABSA
+from .pretrained_lrsa import CACHE
 
 
 # Sizes of the tensors that are traced, all different and none 1, so that no graph is made for one of them.
@@ -50,12 +51,12 @@ class DecodingGraph(nn.Module):
         outputs = self.model(
             decoder_input_ids=decoder_input_ids if cache is None else decoder_input_ids[:, -1:],
             encoder_outputs=encoder_outputs,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         config = self.model.config
         grammar = LRSAGrammarLogitsProcessor(config, units, len(config.decoder_prefix), max_length)
-        return grammar(decoder_input_ids, outputs.logits[:, -1]), outputs.past_key_values
+        return grammar(decoder_input_ids, outputs.logits[:, -1]), outputs[CACHE]
 
     def forward(
         self,

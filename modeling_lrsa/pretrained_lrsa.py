@@ -1,8 +1,12 @@
 """What all LRSA models share: how they are loaded, initialised and split over devices."""
 
+import inspect
+
 import torch
 from torch import nn
+from transformers import __version__
 from transformers import initialization as init
+from transformers.generation import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.versions import require_version
 
@@ -12,6 +16,14 @@ from .match_lrsa import LRSAMatchEmbeddings
 
 
 OLDEST_TORCH = "2.11"
+# Name of the decoder's cache in `generate`, in forward arguments and in outputs. transformers 5.24 renamed it, and a
+# model that does not follow decodes without its cache, silently.
+_NAMED = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+CACHE = next((name for name in ("cache", "past_key_values") if name in _NAMED), None)
+if CACHE is None:
+    raise ImportError(
+        f"This code needs transformers 5.22 or later, below 6, whose `generate` passes a `cache`; found {__version__}."
+    )
 # Arguments of `from_pretrained` that say where a checkpoint lies.
 PLACE = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
 
@@ -23,7 +35,7 @@ class LRSAPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["LRSAFusionLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     # Of keys and queries of different lengths transformers' unpads the queries by the mask of the keys.
     _supports_flash_attn = False

@@ -1,5 +1,10 @@
 """Processor: texts, pictures and rationales in; tensors out, and target sequences back to aspects."""
 
+from transformers.utils.versions import require_version
+
+
+require_version("transformers>=5.22,<6")  # before imports that others lack
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
